@@ -1,0 +1,126 @@
+"""The names of stored objects: format and parse, nothing else.
+
+Keys are relative to `<prefix>/<database>/`. Epochs, TXIDs and commit times stand in the keys, so that a
+restore plan is a function of a listing alone. Hexadecimal is fixed-width lower case: order by text is
+order by number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from replicad.position import TXID, Epoch
+
+CLAIMS = "claims/"
+EPOCHS = "epochs/"
+
+_EPOCH = r"(?P<epoch>[0-9a-f]{8})"
+_CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
+_START = re.compile(rf"epochs/{_EPOCH}/start\.json")
+_END = re.compile(rf"epochs/{_EPOCH}/end\.json")
+_SEGMENT = re.compile(rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>[0-9]+)\.seg")
+_MANIFEST = re.compile(rf"epochs/{_EPOCH}/snapshots/(?P<txid>[0-9a-f]{{16}})-(?P<ms>[0-9]+)\.json")
+_CHUNK = re.compile(rf"epochs/{_EPOCH}/chunks/(?P<name>[0-9a-f]{{64}})\.zst")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentKey:
+    """A segment's key taken apart; `last_ms` is the commit time of its last transaction (Unix ms, UTC)."""
+
+    epoch: Epoch
+    first: TXID
+    last: TXID
+    last_ms: int
+
+    def __str__(self) -> str:
+        return f"{log_prefix(self.epoch)}{self.first:016x}-{self.last:016x}-{self.last_ms}.seg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestKey:
+    """A snapshot manifest's key taken apart; `ms` is the commit time of its transaction (Unix ms, UTC)."""
+
+    epoch: Epoch
+    txid: TXID
+    ms: int
+
+    def __str__(self) -> str:
+        return f"{epoch_prefix(self.epoch)}snapshots/{self.txid:016x}-{self.ms}.json"
+
+
+def epoch_prefix(epoch: Epoch) -> str:
+    """Return the folder that holds all that the epoch's owner writes."""
+    return f"{EPOCHS}{epoch:08x}/"
+
+
+def log_prefix(epoch: Epoch) -> str:
+    """Return the folder of the epoch's segments."""
+    return f"{epoch_prefix(epoch)}log/"
+
+
+def claim_key(epoch: Epoch) -> str:
+    """Return the key whose creation makes an instance the owner of the epoch."""
+    return f"{CLAIMS}{epoch:08x}.json"
+
+
+def start_key(epoch: Epoch) -> str:
+    """Return the key that says which transaction the epoch continues from."""
+    return f"{epoch_prefix(epoch)}start.json"
+
+
+def end_key(epoch: Epoch) -> str:
+    """Return the key that says the epoch ended cleanly."""
+    return f"{epoch_prefix(epoch)}end.json"
+
+
+def chunk_key(epoch: Epoch, name: str) -> str:
+    """Return the key of a snapshot chunk; `name` is the SHA-256 of its raw bytes in hexadecimal."""
+    return f"{epoch_prefix(epoch)}chunks/{name}.zst"
+
+
+def parse_claim(key: str) -> Epoch | None:
+    """Return the epoch a claim key names, or None for any other key."""
+    return _epoch(_CLAIM, key)
+
+
+def parse_start(key: str) -> Epoch | None:
+    """Return the epoch a start key names, or None for any other key."""
+    return _epoch(_START, key)
+
+
+def parse_end(key: str) -> Epoch | None:
+    """Return the epoch an end key names, or None for any other key."""
+    return _epoch(_END, key)
+
+
+def parse_segment(key: str) -> SegmentKey | None:
+    """Return a segment key taken apart, or None for any other key."""
+    match = _SEGMENT.fullmatch(key)
+    if match is None:
+        return None
+    return SegmentKey(
+        epoch=Epoch(int(match["epoch"], 16)),
+        first=TXID(int(match["first"], 16)),
+        last=TXID(int(match["last"], 16)),
+        last_ms=int(match["ms"]),
+    )
+
+
+def parse_manifest(key: str) -> ManifestKey | None:
+    """Return a snapshot manifest's key taken apart, or None for any other key."""
+    match = _MANIFEST.fullmatch(key)
+    if match is None:
+        return None
+    return ManifestKey(epoch=Epoch(int(match["epoch"], 16)), txid=TXID(int(match["txid"], 16)), ms=int(match["ms"]))
+
+
+def parse_chunk(key: str) -> tuple[Epoch, str] | None:
+    """Return (epoch, name) of a chunk key, or None for any other key."""
+    match = _CHUNK.fullmatch(key)
+    return None if match is None else (Epoch(int(match["epoch"], 16)), match["name"])
+
+
+def _epoch(pattern: re.Pattern[str], key: str) -> Epoch | None:
+    match = pattern.fullmatch(key)
+    return None if match is None else Epoch(int(match["epoch"], 16))

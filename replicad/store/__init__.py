@@ -1,0 +1,1 @@
+"""Object stores: one small protocol, three implementations, and the wrappers around them."""
