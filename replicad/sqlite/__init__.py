@@ -1,0 +1,1 @@
+"""SQLite itself, at arm's length: connections that never write, read pins, raw frames, page images."""

@@ -1,0 +1,244 @@
+"""The application's database as capture sees it: its WAL's index, its frames, two pins and a write lock.
+
+What SQLite guarantees (wal.c), and what all of this rests on: a connection inside a read transaction
+holds one of five read marks. On mark k > 0 at frame R a checkpoint may copy frames up to R into the
+database file, but nobody may reset the WAL. On mark 0 (taken when every frame is already copied) nobody
+may copy anything, and a writer may reset the WAL once, but not again, because a second reset needs
+everything copied first. So while a pin is held, no frame that its owner has not read can disappear.
+
+The database file itself is read through SQLite's own VFS: closing a raw descriptor on it would drop every
+POSIX lock this process holds, SQLite's close knows to wait (docs/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import apsw
+
+from replicad.errors import DatabaseUnusable
+from replicad.sqlite.connection import READ_SOMETHING, connect, translated
+from replicad.sqlite.wal_file import WALFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from replicad.wal import Frames
+
+_INDEX_PATIENCE_SECONDS = 5.0
+_INDEX_PAUSE_SECONDS = 0.001
+_OPTIMISTIC_ATTEMPTS = 10
+_EXACT_PIN_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What the shared index of the WAL says."""
+
+    frames: int  # committed frames in the WAL
+    backfilled: int  # how many of them are in the database file already
+    salts: bytes  # of the WAL these numbers belong to; b"" when there is none
+
+
+class Source:
+    """One open database. Not safe for concurrent use; calls may come from different threads one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.wal = WALFile(path)
+        self._connections: list[apsw.Connection] = []
+        try:
+            self._observer = self._connect(busy_timeout_seconds=0)
+            self._pin = self._connect()
+            self._spare = self._connect()
+            self._checkpointer = self._connect()
+            self._writer = self._connect(may_lock=True)
+            self.page_size = int(self._observer.pragma("page_size"))
+            self._file = apsw.VFSFile("", os.fspath(path), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
+            self._identity = _identity(path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let every pin go and close; the WAL stays as it is."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        if hasattr(self, "_file"):
+            self._file.xClose()
+        self.wal.close()
+
+    # --- looking -------------------------------------------------------------------------------
+
+    def index(self) -> Index:
+        """Return the committed end of the WAL; costs a few microseconds, whatever the WAL's size.
+
+        The header is read before and after the index. A writer that resets the WAL writes the index first,
+        then the header, then its frames: with equal headers around the look, the numbers belong to them.
+
+        Raises:
+            DatabaseUnusable: SQLite's shared index stayed locked.
+        """
+        deadline = time.monotonic() + _INDEX_PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            before = self.wal.header()
+            try:
+                frames, backfilled = self._observer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            except apsw.BusyError:  # the index is being rewritten
+                time.sleep(_INDEX_PAUSE_SECONDS)
+                continue
+            after = self.wal.header()
+            if before == after:
+                return Index(frames=max(frames, 0), backfilled=max(backfilled, 0), salts=after.salts if after else b"")
+        raise DatabaseUnusable(
+            path=self.path,
+            expected="a WAL index that can be read",
+            found=f"one that stayed busy for {_INDEX_PATIENCE_SECONDS:g} s",
+            hint="Another process holds a lock on the -shm file; see which with `lsof`.",
+        )
+
+    def read(self, first: int, count: int, salts: bytes) -> Frames:
+        """Return committed frames; raises SaltsMoved when the WAL was reset since the look at the index."""
+        return self.wal.read(first, count, page_size=self.page_size, salts=salts)
+
+    def was_replaced(self) -> bool:
+        """Return whether the path now names another file, none, or an emptied one."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity or found.st_size == 0 or self.wal.was_replaced()
+
+    def size_bytes(self) -> int:
+        """Return the size of the database file, without what is only in the WAL."""
+        return int(self._file.xFileSize())
+
+    def read_file(self, offset: int, length: int) -> bytes:
+        """Return bytes of the database file, padded with zeros behind its end."""
+        there = max(0, min(length, self.size_bytes() - offset))
+        found = self._file.xRead(there, offset) if there else b""
+        return found + bytes(length - there)
+
+    # --- pins ----------------------------------------------------------------------------------
+
+    def hold_exactly(self) -> Index:
+        """Take the first pin, and return the index of exactly the state it sees.
+
+        Raises:
+            DatabaseUnusable: writers neither paused for the moment this takes nor let the write lock go.
+        """
+        for _ in range(_OPTIMISTIC_ATTEMPTS):
+            if (index := self._try_hold()) is not None:
+                return index
+        with self.write_lock(timeout_seconds=_EXACT_PIN_TIMEOUT_SECONDS) as locked:
+            if locked and (index := self._try_hold()) is not None:
+                return index
+        raise DatabaseUnusable(
+            path=self.path,
+            expected=f"a moment without a commit, or the write lock, within {_EXACT_PIN_TIMEOUT_SECONDS:g} s",
+            found="an application that writes without a pause",
+            hint="It is tried again; if this goes on, look for a transaction that never ends.",
+        )
+
+    def hold_next(self) -> None:
+        """Take the next pin while the old one is still held."""
+        _begin(self._spare)
+
+    def release_previous(self) -> None:
+        """Let the old pin go. Everything up to the next pin's mark must have been read by now."""
+        self._pin.execute("ROLLBACK")
+        self._pin, self._spare = self._spare, self._pin
+
+    def drop_next(self) -> None:
+        """Give the next pin up; the old one stays."""
+        self._spare.execute("ROLLBACK")
+
+    def release(self) -> None:
+        """Let every pin go: from now on frames may disappear unread."""
+        for connection in (self._pin, self._spare):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def page_count(self) -> int:
+        """Return the database's size in pages, as the held pin sees it."""
+        return int(self._pin.pragma("page_count"))
+
+    def open_pin(self) -> apsw.Connection:
+        """Return a further connection for a pin of its own; give it back to `close_pin`."""
+        return self._connect()
+
+    def close_pin(self, connection: apsw.Connection) -> None:
+        """End a further pin."""
+        connection.close()
+        self._connections.remove(connection)
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def backfill(self) -> bool:
+        """Copy frames up to the oldest pin into the database file (PASSIVE); return whether all are there now."""
+        try:
+            frames, backfilled = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.BusyError, apsw.LockedError):  # somebody else is checkpointing: as good
+            return False
+        return bool(frames == backfilled)
+
+    def truncate(self) -> bool:
+        """Give the WAL's disk space back; only with the pin on mark 0. Return whether it was done."""
+        self._checkpointer.set_busy_timeout(0)
+        try:
+            self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.BusyError, apsw.LockedError):
+            return False
+        finally:
+            self._checkpointer.set_busy_timeout(5000)
+        return True
+
+    @contextmanager
+    def write_lock(self, *, timeout_seconds: float) -> Iterator[bool]:
+        """Keep writers out while the block runs; yields False when the lock could not be had in time."""
+        self._writer.set_busy_timeout(round(timeout_seconds * 1000))
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._writer.execute("ROLLBACK")
+
+    def _try_hold(self) -> Index | None:
+        before = self.index()
+        _begin(self._pin)
+        after = self.index()
+        if (before.frames, before.salts) == (after.frames, after.salts):
+            return after
+        self._pin.execute("ROLLBACK")
+        return None
+
+    def _connect(self, *, busy_timeout_seconds: float = 5.0, may_lock: bool = False) -> apsw.Connection:
+        connection = connect(self.path, busy_timeout_seconds=busy_timeout_seconds, may_lock=may_lock)
+        self._connections.append(connection)
+        return connection
+
+
+def begin_read(connection: apsw.Connection) -> None:
+    """Begin a read transaction that sees the newest committed state from now on."""
+    _begin(connection)
+
+
+def _begin(connection: apsw.Connection) -> None:
+    connection.execute("BEGIN")
+    connection.execute(READ_SOMETHING).fetchall()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    with translated(path):
+        found = path.stat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,102 @@
+"""The hash of every page, and their XOR: the checksum that names a state of the database.
+
+The checksum of a state is the XOR, over all pages but the lock page, of xxh3_64(page, seed=pgno). It is
+kept up to date page by page, so that every transaction can carry the checksum of the state it made.
+
+A page that a growing database skipped (no frame wrote it) reads as zeros once the file reaches that far,
+and is hashed as such.
+"""
+
+from __future__ import annotations
+
+from array import array
+from functools import reduce
+from operator import xor
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from replicad.position import lock_page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+_ABSENT = 0  # a page without a hash yet; it adds nothing to the XOR
+
+
+def page_hash(image: Buffer, pgno: int) -> int:
+    """Return the hash of one page: 64 bits, seeded with its number so that swapped pages show."""
+    return xxhash.xxh3_64_intdigest(image, pgno)
+
+
+class PageTable:
+    """Eight bytes a page, and the checksum they add up to."""
+
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+        self.checksum = 0
+        self._pages = 0
+        self._hashes = array("Q")
+        self._lock_page = lock_page(page_size)
+
+    @property
+    def pages(self) -> int:
+        """Size of the database in pages, as of the last commit."""
+        return self._pages
+
+    def copy(self) -> PageTable:
+        """Return an independent table of the same state."""
+        other = PageTable(self.page_size)
+        other.checksum, other._pages, other._hashes = self.checksum, self._pages, self._hashes[:]
+        return other
+
+    def write(self, pgnos: Sequence[int], images: Sequence[Buffer]) -> None:
+        """Take in pages of the transaction now open; writing the same pages again changes nothing."""
+        if not pgnos:
+            return
+        self._reach(max(pgnos))
+        hashes, checksum, digest = self._hashes, self.checksum, xxhash.xxh3_64_intdigest
+        for pgno, image in zip(pgnos, images, strict=True):
+            new = digest(image, pgno)
+            checksum ^= hashes[pgno - 1] ^ new
+            hashes[pgno - 1] = new
+        self.checksum = checksum
+
+    def commit(self, pages: int) -> int:
+        """Close the open transaction with the database at this size; return the checksum of the state."""
+        before = self._pages
+        self._reach(pages)
+        if len(self._hashes) > pages:
+            self.checksum = reduce(xor, self._hashes[pages:], self.checksum)
+            del self._hashes[pages:]
+        if pages > before:
+            self._fill_skipped(before, pages)
+        self._pages = pages
+        return self.checksum
+
+    def differing(self, first: int, images: Sequence[Buffer]) -> list[int]:
+        """Return which of these consecutive pages (numbers, from `first`) are not as the table has them."""
+        hashes, digest, known = self._hashes, xxhash.xxh3_64_intdigest, self._pages
+        return [
+            pgno
+            for pgno, image in enumerate(images, first)
+            if pgno != self._lock_page and (pgno > known or hashes[pgno - 1] != digest(image, pgno))
+        ]
+
+    def _reach(self, pages: int) -> None:
+        missing = pages - len(self._hashes)
+        if missing > 0:
+            self._hashes.frombytes(bytes(8 * missing))
+
+    def _fill_skipped(self, before: int, pages: int) -> None:
+        fresh = self._hashes[before:pages]
+        absent = fresh.count(_ABSENT) - (before < self._lock_page <= pages)
+        if absent == 0:
+            return
+        zeros = bytes(self.page_size)
+        for pgno in range(before + 1, pages + 1):
+            if self._hashes[pgno - 1] == _ABSENT and pgno != self._lock_page:
+                self._hashes[pgno - 1] = page_hash(zeros, pgno)
+                self.checksum ^= self._hashes[pgno - 1]
