@@ -1,0 +1,1 @@
+"""The daemon: capture, ship, snapshot, own, and the run that holds them together."""

@@ -1,0 +1,263 @@
+"""Following the WAL: every committed frame is read once, in order, before it can disappear.
+
+The rule that all of it serves: the old pin goes only after everything up to the next pin's mark was read
+(`move_pin`). Swap the two and a checkpoint between them resets frames that nobody has seen.
+
+Transactions gather in the open segment, in memory, up to a bound. At the bound reading stops, the pin stays,
+and the WAL itself is the queue. A transaction larger than the bound is never held whole: `oversized` says so,
+and it is streamed (see stream.py).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from replicad.position import TXID, WALPosition
+from replicad.segment import SegmentEncoder, SegmentHeader
+from replicad.sqlite.source import begin_read
+from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, PageTable, SaltsMoved
+
+if TYPE_CHECKING:
+    import apsw
+
+    from replicad.host.clock import Clock
+    from replicad.sqlite.source import Index, Source
+
+_OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
+_LOCK_TIMEOUT_SECONDS = 0.2  # for the write lock before a checkpoint's last step: a busy writer goes first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureLimits:
+    """What one capture may hold in memory."""
+
+    segment_bytes: int  # page bytes in one segment; a transaction larger than this is streamed
+    compression_level: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beginning:
+    """Where reading begins: behind `position`, in the state that `table` describes."""
+
+    table: PageTable
+    position: WALPosition
+    header: SegmentHeader  # of a segment that would begin here: its first TXID is the next to be given
+
+
+class Reached(Enum):
+    """How a round of reading ended."""
+
+    END = auto()  # everything committed was read
+    FULL = auto()  # the open segment is full: ship it first
+    OVERSIZED = auto()  # the next transaction alone is larger than a segment: stream it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a checkpoint under the write lock did."""
+
+    done: bool
+    stall_seconds: float  # how long writers were kept out
+
+
+class Capture:
+    """One database's WAL, from a proven position on. Calls come one at a time, from any thread."""
+
+    def __init__(self, source: Source, beginning: Beginning, *, limits: CaptureLimits, clock: Clock) -> None:
+        """Start where `beginning` says, with the pin held since before that was found out."""
+        header = beginning.header
+        self.source = source
+        self.table = beginning.table
+        self.position = beginning.position
+        self.next_txid = header.first_txid
+        self.last_ms = 0  # commit time of the newest transaction read
+        self.dirty: set[int] = set()  # page numbers written since `take_dirty`
+        self._database_id = header.database_id
+        self.epoch = header.epoch
+        self._limits = limits
+        self._clock = clock
+        self._observations = Observations()
+        self._observed_salts = beginning.position.salts
+        self._open: SegmentEncoder | None = None
+        self._open_since_ms = 0
+
+    # --- looking -------------------------------------------------------------------------------
+
+    def look(self) -> bool:
+        """Return whether anything is committed that was not read; notes the time if so."""
+        return self.unread_frames(self._look()) > 0
+
+    def unread_frames(self, index: Index) -> int:
+        """Return how many committed frames lie behind the position."""
+        return max(0, index.frames - self._start(index))
+
+    def unread_bytes(self) -> int:
+        """Return the size in the WAL of what is committed and was not read."""
+        return self.unread_frames(self._look()) * (self.table.page_size + FRAME_HEADER_BYTES)
+
+    def oldest_unread_ms(self) -> int | None:
+        """Return when the oldest commit that was not read was first seen, None when there is none."""
+        return self._observations.oldest_ms()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    @property
+    def open_segment(self) -> SegmentEncoder | None:
+        """The segment that transactions gather in, None while nothing waits."""
+        return self._open
+
+    @property
+    def open_since_ms(self) -> int:
+        """Commit time of the first transaction in the open segment."""
+        return self._open_since_ms
+
+    def read(self) -> Reached:
+        """Read what is committed at this moment into the open segment, to its end or to the bound."""
+        index = self._look()
+        while True:
+            start = self._start(index)
+            if index.frames <= start:
+                return Reached.END
+            if self._open is not None and self._open.raw_bytes >= self._limits.segment_bytes:
+                return Reached.FULL
+            try:
+                frames = self.source.read(start + 1, min(index.frames - start, self._batch_frames()), index.salts)
+            except SaltsMoved:
+                index = self._look()
+                continue
+            committed = frames.committed()
+            if committed == 0:
+                return Reached.OVERSIZED
+            self._take(frames, committed, start)
+            self._advance(index.salts, start + committed, frames.checksums[committed - 1])
+
+    def seal(self) -> tuple[SegmentEncoder, WALPosition] | None:
+        """Take the open segment away, with the WAL position at its end; None when it is empty."""
+        sealed, self._open = self._open, None
+        return None if sealed is None else (sealed, self.position)
+
+    def begin_segment(self) -> SegmentEncoder:
+        """Return an encoder for a segment that begins with the next transaction."""
+        header = SegmentHeader(
+            database_id=self._database_id,
+            epoch=self.epoch,
+            page_size=self.table.page_size,
+            first_txid=self.next_txid,
+            checksum_before=self.table.checksum,
+            pages_before=self.table.pages,
+        )
+        return SegmentEncoder(header, level=self._limits.compression_level)
+
+    def commit_time_ms(self, frame: int) -> int:
+        """Return the commit time of the transaction that ends at this frame; never goes backwards."""
+        self.last_ms = max(self.last_ms, self._observations.time_ms(frame))
+        return self.last_ms
+
+    def now_ms(self) -> int:
+        """Return the time for a transaction that is made up here and now; never goes backwards."""
+        self.last_ms = max(self.last_ms, self._clock.now_ms())
+        return self.last_ms
+
+    def streamed(self, position: WALPosition) -> None:
+        """Go on behind a transaction that was streamed and is durable."""
+        self.next_txid = TXID(self.next_txid + 1)
+        self._advance(position.salts, position.frame, position.frame_checksum)
+
+    def take_dirty(self) -> set[int]:
+        """Return the numbers of the pages written since the last call."""
+        taken, self.dirty = self.dirty, set()
+        return taken
+
+    # --- pins and checkpoints ------------------------------------------------------------------
+
+    def move_pin(self) -> bool:
+        """Move the pin to the newest frame; return False when the bound on memory kept it where it is."""
+        self.source.hold_next()
+        reached = None
+        try:
+            reached = self.read()
+        finally:
+            if reached is not Reached.END:
+                self.source.drop_next()
+        if reached is Reached.END:
+            self.source.release_previous()
+        return reached is Reached.END
+
+    def pin_here(self, pin: apsw.Connection) -> Index | None:
+        """Begin a further pin that sees exactly the state at the position; None when it could not be had now."""
+        for _ in range(_OPTIMISTIC_ATTEMPTS):
+            if (index := self._try_pin(pin)) is not None:
+                return index
+        with self.source.write_lock(timeout_seconds=_LOCK_TIMEOUT_SECONDS) as locked:
+            return self._try_pin(pin) if locked else None
+
+    def make_room(self) -> Room:
+        """Bring every frame into the database file and the pin to mark 0, so that the next writer resets the WAL.
+
+        Writers wait only for the last, small step. Never checkpoint in any other way: a checkpoint beside a
+        reset is what SQLite up to 3.51.2 can be corrupted by.
+        """
+        if not self.move_pin():
+            return Room(done=False, stall_seconds=0.0)
+        self.source.backfill()  # the bulk, with writers running
+        with self.source.write_lock(timeout_seconds=_LOCK_TIMEOUT_SECONDS) as locked:
+            if not locked:
+                return Room(done=False, stall_seconds=0.0)
+            began = time.perf_counter()
+            done = self.move_pin() and self.source.backfill() and self.move_pin()
+        return Room(done=done, stall_seconds=time.perf_counter() - began)
+
+    def _try_pin(self, pin: apsw.Connection) -> Index | None:
+        if self.read() is not Reached.END:
+            return None
+        begin_read(pin)
+        index = self._look()
+        if self.unread_frames(index) == 0:  # nothing was committed between the read and the look behind the pin
+            return index
+        pin.execute("ROLLBACK")
+        return None
+
+    # --- inner -------------------------------------------------------------------------------
+
+    def _look(self) -> Index:
+        index = self.source.index()
+        if index.salts != self._observed_salts:
+            self._observations.restart()
+            self._observed_salts = index.salts
+        if index.frames > self._start(index):
+            self._observations.see(index.frames, self._clock.now_ms())
+        return index
+
+    def _start(self, index: Index) -> int:
+        """Return the frame to go on behind: the position's, or 0 in a WAL that was reset since."""
+        if index.salts == self.position.salts:
+            return self.position.frame
+        return 0 if index.salts else index.frames
+
+    def _batch_frames(self) -> int:
+        return max(1, self._limits.segment_bytes // self.table.page_size)
+
+    def _take(self, frames: Frames, committed: int, start: int) -> None:
+        begin = 0
+        for end, pages in enumerate(frames.commit_pages[:committed], 1):
+            if not pages:
+                continue
+            commit_ms = self.commit_time_ms(start + end)
+            if self._open is None:
+                self._open = self.begin_segment()
+                self._open_since_ms = commit_ms
+            pgnos, images = frames.pgnos[begin:end], frames.images[begin:end]
+            self.table.write(pgnos, images)
+            checksum = self.table.commit(pages)
+            self._open.add_pages(pgnos, images)
+            self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
+            self.next_txid = TXID(self.next_txid + 1)
+            begin = end
+        self.dirty.update(frames.pgnos[:committed])
+
+    def _advance(self, salts: bytes, frame: int, frame_checksum: bytes) -> None:
+        self.position = WALPosition(salts=salts, frame=frame, frame_checksum=frame_checksum)
+        self._observations.drop_through(frame)

@@ -1,0 +1,123 @@
+"""What a database that is opened has to do with the history that is stored: the same, ahead of it, or unknown.
+
+Continuity is proven by checksums, never by existence, size or time. Either the state that stands here is the
+recorded one; or the WAL still holds everything that came after the recorded one, and the state rebuilt for
+that position has the recorded checksum. Anything else is a loss of continuity: no data is lost, but what came
+between cannot be told apart any more, and the present state is stored as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from replicad.position import NO_WAL, Position, WALPosition, lock_page
+from replicad.sqlite.image import Image, overlay_through
+from replicad.wal import PageTable, SaltsMoved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from replicad.sqlite.source import Index, Source
+
+_SCAN_BYTES = 4 << 20
+
+
+class Continuity(Enum):
+    """What was proven when a database was opened."""
+
+    SAME = auto()  # the state here is the recorded one
+    AHEAD = auto()  # the WAL holds every transaction since the recorded one
+    LOST = auto()  # neither could be proven
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Where to begin reading, and the page table as of there."""
+
+    continuity: Continuity
+    table: PageTable
+    position: WALPosition
+
+
+def open_at(source: Source, known: Position | None, known_wal: WALPosition) -> Opening:
+    """Pin the source, hash every page, and find out how it continues `known` (None: nothing is recorded).
+
+    `known_wal` is the WAL position that was stored with `known`. Leaves the pin held.
+    """
+    index = source.hold_exactly()
+    image = Image.under_pin(source, index, pages=source.page_count())
+    table = hashed(image)
+    here = _wal_position(source, index)
+    if known is None:
+        return Opening(continuity=Continuity.LOST, table=table, position=here)
+    if (table.checksum, table.pages) == (known.checksum, known.pages):
+        return Opening(continuity=Continuity.SAME, table=table, position=here)
+    for candidate in _candidates(source, index, known_wal):
+        try:
+            earlier = _rewound(source, table, index=index, to=candidate, pages=known.pages)
+        except SaltsMoved:
+            continue
+        if (earlier.checksum, earlier.pages) == (known.checksum, known.pages):
+            return Opening(continuity=Continuity.AHEAD, table=earlier, position=candidate)
+    return Opening(continuity=Continuity.LOST, table=table, position=here)
+
+
+def hashed(image: Image) -> PageTable:
+    """Return the page table of a whole image; reads every page."""
+    table = PageTable(image.page_size)
+    skipped = lock_page(image.page_size)
+    for first, images in image.batches(_SCAN_BYTES):
+        pgnos = range(first, first + len(images))
+        if skipped in pgnos:
+            at = skipped - first
+            table.write([*pgnos[:at], *pgnos[at + 1 :]], [*images[:at], *images[at + 1 :]])
+        else:
+            table.write(pgnos, images)
+    table.commit(image.pages)
+    return table
+
+
+def _wal_position(source: Source, index: Index) -> WALPosition:
+    if not index.salts:
+        return NO_WAL
+    checksum = source.wal.frame_checksum(index.frames, page_size=source.page_size) if index.frames else b""
+    return WALPosition(salts=index.salts, frame=index.frames, frame_checksum=checksum or b"")
+
+
+def _candidates(source: Source, index: Index, known: WALPosition) -> Iterator[WALPosition]:
+    """Yield the positions in the present WAL at which the recorded state may have stood."""
+    if not index.salts:
+        return
+    if index.salts == known.salts:
+        if known.frame == 0:
+            yield known
+        elif known.frame <= index.frames:
+            found = source.wal.frame_checksum(known.frame, page_size=source.page_size)
+            if found == known.frame_checksum:
+                yield known
+    else:  # the WAL was reset since; perhaps right behind the recorded state
+        yield WALPosition(salts=index.salts, frame=0, frame_checksum=b"")
+
+
+def _rewound(source: Source, table: PageTable, *, index: Index, to: WALPosition, pages: int) -> PageTable:
+    """Return the table as of an earlier position, if the database file was not written since.
+
+    Whether it was cannot be seen; the caller compares the checksum.
+    """
+    size = source.page_size
+    before = overlay_through(source, to.frame, index.salts)
+    changed = set(range(table.pages + 1, pages + 1))
+    step = max(1, _SCAN_BYTES // size)
+    for first in range(to.frame + 1, index.frames + 1, step):
+        frames = source.read(first, min(step, index.frames - first + 1), index.salts)
+        changed.update(frames.pgnos)
+    earlier = table.copy()
+    changed.discard(lock_page(size))
+    for pgno in sorted(page for page in changed if page <= pages):
+        frame = before.get(pgno)
+        image = source.wal.read_page(frame, page_size=size) if frame else source.read_file((pgno - 1) * size, size)
+        earlier.write([pgno], [image])
+    earlier.commit(pages)
+    return earlier
