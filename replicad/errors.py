@@ -66,6 +66,11 @@ class StoreRefused(ReplicadError):
     exit_code = 13
 
 
+class ConditionalWritesUnsupported(StoreRefused):
+    """The store {store} has no conditional writes ({found}), so it cannot decide between two owners by itself. Set
+    `fencing: advisory`, or choose a store that honours `If-None-Match`."""  # noqa: D205, D209, D400
+
+
 class ObjectMissing(ReplicadError):
     """The object {key} is not in the store {store}."""
 
@@ -144,8 +149,19 @@ class NoSpace(ReplicadError):
     """{path}: needs {needed_bytes} bytes, {free_bytes} are free. Make room, or choose another folder."""
 
 
+class LocalDiffers(ReplicadError):
+    """{path} holds another state than the history in {store}, and an application may have it open, so it was not
+    replaced. Stop the application, then start it behind `replicad run -- COMMAND`, or move the file away."""
+
+
 class FileUnusable(ReplicadError):
     """{path} could not be {operation}: {found}. {hint}"""
+
+
+class TargetBusy(ReplicadError):
+    """{path} cannot be replaced now: {found}. Stop what uses it, then try again; nothing was changed."""  # noqa: D400
+
+    exit_code = 11
 
 
 class AlreadyRunning(ReplicadError):

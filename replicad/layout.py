@@ -16,11 +16,12 @@ CLAIMS = "claims/"
 EPOCHS = "epochs/"
 
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
+_MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
 _START = re.compile(rf"epochs/{_EPOCH}/start\.json")
 _END = re.compile(rf"epochs/{_EPOCH}/end\.json")
-_SEGMENT = re.compile(rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>[0-9]+)\.seg")
-_MANIFEST = re.compile(rf"epochs/{_EPOCH}/snapshots/(?P<txid>[0-9a-f]{{16}})-(?P<ms>[0-9]+)\.json")
+_SEGMENT = re.compile(rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>{_MS})\.seg")
+_MANIFEST = re.compile(rf"epochs/{_EPOCH}/snapshots/(?P<txid>[0-9a-f]{{16}})-(?P<ms>{_MS})\.json")
 _CHUNK = re.compile(rf"epochs/{_EPOCH}/chunks/(?P<name>[0-9a-f]{{64}})\.zst")
 
 

@@ -13,17 +13,25 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.position import TXID, WALPosition
+from replicad.replicate.continuity import wal_position
+from replicad.replicate.pinned import EXTENT_BYTES, Pinned
+from replicad.replicate.stream import Difference, OversizedTransaction
 from replicad.segment import SegmentEncoder, SegmentHeader
+from replicad.sqlite.image import Image
 from replicad.sqlite.source import begin_read
 from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, PageTable, SaltsMoved
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import apsw
 
     from replicad.host.clock import Clock
+    from replicad.replicate.stream import TransactionStream
     from replicad.sqlite.source import Index, Source
 
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
@@ -45,6 +53,14 @@ class Beginning:
     table: PageTable
     position: WALPosition
     header: SegmentHeader  # of a segment that would begin here: its first TXID is the next to be given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """What was committed at one moment."""
+
+    index: Index
+    since: bytes  # salts of the WAL that was being read then
 
 
 class Reached(Enum):
@@ -74,7 +90,8 @@ class Capture:
         self.position = beginning.position
         self.next_txid = header.first_txid
         self.last_ms = 0  # commit time of the newest transaction read
-        self.dirty: set[int] = set()  # page numbers written since `take_dirty`
+        self._dirty: set[int] = set()  # extents written since `take_dirty`
+        self._extent_pages = EXTENT_BYTES // self.table.page_size
         self._database_id = header.database_id
         self.epoch = header.epoch
         self._limits = limits
@@ -134,10 +151,60 @@ class Capture:
             self._take(frames, committed, start)
             self._advance(index.salts, start + committed, frames.checksums[committed - 1])
 
-    def seal(self) -> tuple[SegmentEncoder, WALPosition] | None:
-        """Take the open segment away, with the WAL position at its end; None when it is empty."""
+    def mark_end(self) -> End:
+        """Return what is committed at this moment, to ask `has_read` about."""
+        return End(index=self._look(), since=self.position.salts)
+
+    def has_read(self, end: End) -> bool:
+        """Return whether everything that was committed when `end` was marked has been read."""
+        if self.position.salts == end.index.salts:
+            return self.position.frame >= end.index.frames
+        return not end.index.salts or self.position.salts != end.since  # it was reset, so all of it was read
+
+    def seal(self) -> tuple[SegmentEncoder, WALPosition]:
+        """Take the open segment away, with the WAL position at its end; there must be one."""
         sealed, self._open = self._open, None
-        return None if sealed is None else (sealed, self.position)
+        if sealed is None:
+            raise ValueError("there is no open segment")
+        return sealed, self.position
+
+    def oversized(self) -> TransactionStream | None:
+        """Return the next transaction, which is larger than a segment; None when the WAL was reset meanwhile."""
+        try:
+            return OversizedTransaction(self)
+        except SaltsMoved:
+            return None
+
+    def find_difference(self) -> TransactionStream | None:
+        """Pin the present state anew, and compare it with the one that was read last; None when they are the same."""
+        self.source.release()
+        index = self.source.hold_exactly()
+        image = Image.under_pin(self.source, index, pages=self.source.page_count())
+        position = wal_position(self.source, index)
+        difference = Difference.find(self, image, position)
+        if difference is None:
+            self.resume_at(position)
+        return difference
+
+    def pin_state(self) -> Pinned | None:
+        """Hold the state at the position still; None when writers would not pause for it."""
+        pin = self.source.open_pin()
+        try:
+            index = self.pin_here(pin)
+            if index is not None:
+                return Pinned(
+                    txid=TXID(self.next_txid - 1),
+                    ms=self.last_ms,
+                    image=Image.under_pin(self.source, index, pages=self.table.pages),
+                    table=self.table.copy(),
+                    dirty=frozenset(self.take_dirty()),
+                    release=partial(self.source.close_pin, pin),
+                )
+        except BaseException:
+            self.source.close_pin(pin)
+            raise
+        self.source.close_pin(pin)
+        return None
 
     def begin_segment(self) -> SegmentEncoder:
         """Return an encoder for a segment that begins with the next transaction."""
@@ -166,10 +233,19 @@ class Capture:
         self.next_txid = TXID(self.next_txid + 1)
         self._advance(position.salts, position.frame, position.frame_checksum)
 
+    def resume_at(self, position: WALPosition) -> None:
+        """Go on behind a position at which the state is the one that was read last."""
+        self._advance(position.salts, position.frame, position.frame_checksum)
+
     def take_dirty(self) -> set[int]:
-        """Return the numbers of the pages written since the last call."""
-        taken, self.dirty = self.dirty, set()
+        """Return the extents (EXTENT_BYTES each, from 0) that were written since the last call."""
+        taken, self._dirty = self._dirty, set()
         return taken
+
+    def note_dirty(self, pgnos: Sequence[int]) -> None:
+        """Remember that these pages were written."""
+        extent_pages = self._extent_pages
+        self._dirty.update([(pgno - 1) // extent_pages for pgno in pgnos])
 
     # --- pins and checkpoints ------------------------------------------------------------------
 
@@ -256,7 +332,7 @@ class Capture:
             self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
             self.next_txid = TXID(self.next_txid + 1)
             begin = end
-        self.dirty.update(frames.pgnos[:committed])
+        self.note_dirty(frames.pgnos[:committed])
 
     def _advance(self, salts: bytes, frame: int, frame_checksum: bytes) -> None:
         self.position = WALPosition(salts=salts, frame=frame, frame_checksum=frame_checksum)

@@ -17,7 +17,7 @@ from replicad.sqlite.image import Image, overlay_through
 from replicad.wal import PageTable, SaltsMoved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from replicad.sqlite.source import Index, Source
 
@@ -33,35 +33,49 @@ class Continuity(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A stored transaction: the state after it, its commit time, and where in the WAL it ended, if that was kept."""
+
+    position: Position
+    ms: int
+    wal: WALPosition = NO_WAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
     """Where to begin reading, and the page table as of there."""
 
     continuity: Continuity
+    known: Known | None  # the stored transaction that reading goes on behind; None when continuity is lost
     table: PageTable
     position: WALPosition
 
 
-def open_at(source: Source, known: Position | None, known_wal: WALPosition) -> Opening:
-    """Pin the source, hash every page, and find out how it continues `known` (None: nothing is recorded).
+def open_at(source: Source, stored: Sequence[Known]) -> Opening:
+    """Pin the source, hash every page, and find out which stored transaction it continues, newest first.
 
-    `known_wal` is the WAL position that was stored with `known`. Leaves the pin held.
+    Leaves the pin held.
     """
     index = source.hold_exactly()
     image = Image.under_pin(source, index, pages=source.page_count())
     table = hashed(image)
-    here = _wal_position(source, index)
-    if known is None:
-        return Opening(continuity=Continuity.LOST, table=table, position=here)
-    if (table.checksum, table.pages) == (known.checksum, known.pages):
-        return Opening(continuity=Continuity.SAME, table=table, position=here)
-    for candidate in _candidates(source, index, known_wal):
-        try:
-            earlier = _rewound(source, table, index=index, to=candidate, pages=known.pages)
-        except SaltsMoved:
-            continue
-        if (earlier.checksum, earlier.pages) == (known.checksum, known.pages):
-            return Opening(continuity=Continuity.AHEAD, table=earlier, position=candidate)
-    return Opening(continuity=Continuity.LOST, table=table, position=here)
+    here = wal_position(source, index)
+    for known in stored:
+        if _is_state(table, known.position):
+            return Opening(continuity=Continuity.SAME, known=known, table=table, position=here)
+    for known in stored:
+        for candidate in _candidates(source, index, known.wal):
+            try:
+                earlier = _rewound(source, table, index=index, to=candidate, pages=known.position.pages)
+            except SaltsMoved:
+                continue
+            if _is_state(earlier, known.position):
+                return Opening(continuity=Continuity.AHEAD, known=known, table=earlier, position=candidate)
+    return Opening(continuity=Continuity.LOST, known=None, table=table, position=here)
+
+
+def _is_state(table: PageTable, position: Position) -> bool:
+    return (table.checksum, table.pages) == (position.checksum, position.pages)
 
 
 def hashed(image: Image) -> PageTable:
@@ -79,7 +93,8 @@ def hashed(image: Image) -> PageTable:
     return table
 
 
-def _wal_position(source: Source, index: Index) -> WALPosition:
+def wal_position(source: Source, index: Index) -> WALPosition:
+    """Return the position behind everything that `index` says is committed; a pin is held on it."""
     if not index.salts:
         return NO_WAL
     checksum = source.wal.frame_checksum(index.frames, page_size=source.page_size) if index.frames else b""

@@ -73,7 +73,7 @@ class OversizedTransaction:
         for first in range(self._first, self._last + 1, step):
             frames = capture.source.read(first, min(step, self._last - first + 1), self._salts)
             capture.table.write(frames.pgnos, frames.images)
-            capture.dirty.update(frames.pgnos)
+            capture.note_dirty(frames.pgnos)
             encoder.add_pages(frames.pgnos, frames.images)
             yield from encoder.take()
         checksum = capture.table.commit(self._pages)
@@ -132,7 +132,7 @@ class Difference:
                 pgnos = [1, *pgnos]
             changed = [images[pgno - first] for pgno in pgnos]
             table.write(pgnos, changed)
-            capture.dirty.update(pgnos)
+            capture.note_dirty(pgnos)
             encoder.add_pages(pgnos, changed)
             yield from encoder.take()
         checksum = table.commit(self._image.pages)

@@ -1,0 +1,105 @@
+"""One round over a WAL: look, read, move the pin, make room. Runs in a thread; says what it found.
+
+The pin moves at most once per 150 ms, and keeps moving until it rests at the newest frame or on mark 0. An
+application's own FULL, RESTART or TRUNCATE checkpoint waits for our mark, polling with sleeps of up to 100 ms; a
+pin that hops back onto the mark it waits for starves it, and all writers with it, for its whole busy timeout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicad.plan.checkpoint import Checkpoint, CheckpointLimits, WALState, decide
+from replicad.replicate.capture import Capture, Reached, Room
+from replicad.wal import FRAME_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from replicad.host.clock import Clock
+    from replicad.sqlite.source import Index
+
+PIN_INTERVAL_SECONDS = 0.15  # SQLite's longest busy back-off sleep is 0.1 s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one round found and did."""
+
+    news: bool  # something was committed since the last round
+    reached: Reached
+    replaced: bool  # another file, or none, stands at the path
+    unread_bytes: int
+    wal_bytes: int  # committed frames in the WAL
+    room: Room | None  # the checkpoint that was run, if any
+
+
+class Beat:
+    """Keeps the rhythm of one capture."""
+
+    def __init__(self, capture: Capture, limits: CheckpointLimits, clock: Clock) -> None:
+        self.capture = capture
+        self._limits = limits
+        self._clock = clock
+        self._seen: Index | None = None
+        self._rest: Index | None = None  # what the index said when the pin came to rest
+        self._news_at = self._moved_at = self._room_at = clock.monotonic()
+
+    def round(self, *, may_move: bool) -> Round:
+        """Do one round; `may_move` False keeps every frame from the pin on in the WAL."""
+        now = self._clock.monotonic()
+        capture = self.capture
+        reached = capture.read()
+        index = capture.source.index()
+        news = index != self._seen
+        if news:
+            self._seen, self._news_at = index, now
+        replaced, room = False, None
+        if now - self._moved_at >= PIN_INTERVAL_SECONDS:
+            self._moved_at = now
+            replaced = capture.source.was_replaced()
+            if may_move and not replaced and reached is Reached.END:
+                self._move(index)
+                room = self._checkpoint(index, now)
+        return Round(
+            news=news,
+            reached=reached,
+            replaced=replaced,
+            unread_bytes=capture.unread_frames(index) * self._frame_bytes,
+            wal_bytes=index.frames * self._frame_bytes,
+            room=room,
+        )
+
+    @property
+    def _frame_bytes(self) -> int:
+        return self.capture.table.page_size + FRAME_HEADER_BYTES
+
+    def _move(self, before: Index) -> None:
+        if before == self._rest or not self.capture.move_pin():
+            return
+        after = self.capture.source.index()
+        self._rest = after if after == before else None
+        self._moved_at = self._clock.monotonic()
+
+    def _checkpoint(self, index: Index, now: float) -> Room | None:
+        source = self.capture.source
+        wal = WALState(
+            frames=index.frames,
+            backfilled=index.backfilled,
+            page_size=source.page_size,
+            file_bytes=source.wal.size_bytes(),
+            idle_seconds=now - self._news_at,
+            since_room_seconds=now - self._room_at,
+        )
+        what = decide(wal, self._limits)
+        if what is None:
+            return None
+        self._rest, self._room_at = None, now
+        room = None
+        if what is Checkpoint.REST:
+            source.backfill()
+        elif what is Checkpoint.SHRINK:
+            source.truncate()
+        else:
+            room = self.capture.make_room()
+        self._moved_at = self._clock.monotonic()
+        return room

@@ -1,0 +1,181 @@
+"""From a bucket and perhaps a file to a database that is in place, owned, and ready to be followed.
+
+The order matters: claim, then list. What an earlier owner reported durable was stored before it could be fenced,
+so it is in the listing that is read behind the claim.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicad.errors import LocalDiffers, NoBackup
+from replicad.host.files import move_aside
+from replicad.host.machine import instance_name
+from replicad.observe import events
+from replicad.plan.boot import Course, Local, decide
+from replicad.plan.line import Line, line_of_history
+from replicad.plan.snapshot import LogSince
+from replicad.position import TXID, Epoch
+from replicad.replicate.follower import Opened, Stored, open_source
+from replicad.replicate.head import read_heads, read_manifest
+from replicad.replicate.lineage import Lineage
+from replicad.replicate.own import claim, highest_claim, is_still_ours, store_start
+from replicad.replicate.state_file import StateFile, read_state
+from replicad.restore.history import read_history
+from replicad.restore.request import Integrity, Limits, RestoreRequest
+from replicad.restore.restore import restore
+from replicad.sqlite.connection import convert_to_wal, journal_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from replicad.config.model import Settings
+    from replicad.replicate.continuity import Known
+    from replicad.replicate.tools import Tools
+    from replicad.restore.request import Restored
+    from replicad.snapshot import Manifest
+    from replicad.store.protocol import ObjectStore
+
+COMPANIONS = ("-wal", "-shm", "-journal", "-replicad")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booted:
+    """A database that is in place and owned."""
+
+    lineage: Lineage
+    stored: Stored
+    manifest: Manifest | None  # of the newest snapshot
+    opened: Opened | None  # None: there is no file yet
+    restored: Restored | None
+    first_start: bool  # neither a history nor a file was there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """One database at start."""
+
+    path: Path
+    store: ObjectStore
+    settings: Settings
+    tools: Tools
+    log: FilteringBoundLogger
+    environment: Mapping[str, str]
+    may_replace: bool  # False beside an application that may have the file open
+
+    async def run(self) -> Booted:
+        """Claim, list, and bring file and history together.
+
+        Raises:
+            StoreUnreachable, StoreRefused: nothing was decided, nothing was changed.
+            OwnedByAnother: another instance was faster.
+            LocalDiffers: the local file would have to be replaced under a running application.
+        """
+        state = await self.tools.threads.run(read_state, self.path)
+        epoch, claim_id, ours = await self._own(state)
+        line = await self._read_line()
+        known = await read_heads(self.store, line) if line else []
+        there = self.path.exists() and self.path.stat().st_size > 0
+        opened = await self.tools.threads.run(self._open, known) if there else None
+        course = decide(self._local(opened, state, line, ours=ours), known[0].position if known else None)
+        restored = None
+        if course in {Course.RESTORE, Course.FORWARD, Course.ASIDE}:
+            await self._clear_the_way(course, opened)
+            restored = await self._restore()
+            opened = await self.tools.threads.run(self._open, known)
+        database_id = line.database_id if line else uuid.uuid4().hex
+        lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=claim_id)
+        # A crash between claim and start leaves an epoch that is still ours and has no start yet.
+        if not ours or line is None or line.head != epoch:
+            parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
+            await store_start(self.store, lineage, parent.position if parent else None, clock=self.tools.clock)
+        manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
+        return Booted(
+            lineage=lineage,
+            stored=Stored(known=known, log=self._log_since(line, manifest)),
+            manifest=manifest,
+            opened=opened,
+            restored=restored,
+            first_start=course is Course.FIRST and opened is None,
+        )
+
+    async def _own(self, state: StateFile | None) -> tuple[Epoch, str, bool]:
+        highest = await highest_claim(self.store)
+        if state is not None and self.path.exists() and await is_still_ours(self.store, state, highest):
+            return Epoch(state.epoch), state.claim_id, True
+        epoch = Epoch(highest + 1)
+        claim_id = await claim(
+            self.store, epoch, instance=instance_name(self.environment), clock=self.tools.clock, log=self.log
+        )
+        self.log.info(events.CLAIM_CREATED, epoch=epoch)
+        return epoch, claim_id, False
+
+    async def _read_line(self) -> Line | None:
+        try:
+            line = line_of_history(await read_history(self.store))
+        except NoBackup:
+            return None
+        return line if line.segments or line.manifests else None
+
+    def _open(self, known: Sequence[Known]) -> Opened:
+        if self.settings.wal == "convert" and journal_mode(self.path) != "wal" and convert_to_wal(self.path):
+            self.log.info(events.WAL_CONVERTED, path=str(self.path))
+        return open_source(self.path, known)
+
+    def _local(self, opened: Opened | None, state: StateFile | None, line: Line | None, *, ours: bool) -> Local | None:
+        if opened is None:
+            return None
+        table = opened.opening.table
+        return Local(
+            proven=opened.opening.known is not None,
+            checksum=table.checksum,
+            pages=table.pages,
+            recorded=state.position if state else None,
+            same_database=state is not None and line is not None and state.database_id == line.database_id,
+            same_claim=ours,
+        )
+
+    async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
+        if opened is None:
+            return
+        if not self.may_replace:
+            await self.tools.threads.run(opened.source.close)
+            raise LocalDiffers(path=self.path, store=self.store.url)
+        await self.tools.threads.run(opened.source.close)
+        if course is Course.ASIDE:
+            kept = await self.tools.threads.run(self._move_aside)
+            self.log.warning(events.LOCAL_KEPT_ASIDE, path=str(self.path), kept_as=str(kept))
+
+    def _move_aside(self) -> Path:
+        kept = move_aside(self.path, f"diverged-{self.tools.clock.now_ms()}")
+        for companion in COMPANIONS:
+            beside = self.path.with_name(self.path.name + companion)
+            if beside.exists():
+                beside.rename(kept.with_name(kept.name + companion))
+        return kept
+
+    async def _restore(self) -> Restored:
+        request = RestoreRequest(
+            path=self.path,
+            force=True,
+            integrity=Integrity(self.settings.integrity),
+            limits=Limits(
+                concurrency=self.settings.restore_concurrency, memory_bytes=self.settings.restore_memory_bytes
+            ),
+        )
+        restored = await restore(self.store, request, clock=self.tools.clock)
+        self.log.info(events.RESTORED, txid=restored.txid, pages=restored.pages, seconds=round(restored.seconds, 3))
+        return restored
+
+    def _log_since(self, line: Line | None, manifest: Manifest | None) -> LogSince:
+        if line is None:
+            return LogSince(segments=0, stored_bytes=0, seconds=0.0)
+        since = manifest.txid if manifest else TXID(0)
+        later = [part.stored.size_bytes for part in line.segments if part.until > since]
+        age_ms = self.tools.clock.now_ms() - manifest.created_ms if manifest else 0
+        return LogSince(segments=len(later), stored_bytes=sum(later), seconds=max(0, age_ms) / 1000)

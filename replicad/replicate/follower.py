@@ -1,0 +1,284 @@
+"""Following one database while the process runs: open it, hold a session, open it again when it is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicad.errors import DatabaseUnusable, FileUnusable, ReplicadError
+from replicad.observe import events
+from replicad.plan.checkpoint import CheckpointLimits
+from replicad.plan.snapshot import LogSince
+from replicad.position import TXID, Position
+from replicad.replicate.beat import Beat
+from replicad.replicate.capture import Beginning, Capture, CaptureLimits
+from replicad.replicate.continuity import Continuity, Known, Opening, open_at
+from replicad.replicate.ledger import Mark
+from replicad.replicate.own import store_end
+from replicad.replicate.session import Session
+from replicad.segment import SegmentHeader
+from replicad.sqlite.connection import convert_to_wal, journal_mode
+from replicad.sqlite.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from replicad.replicate.following import Following
+    from replicad.snapshot import Manifest
+    from replicad.store.protocol import ObjectStore
+    from replicad.wal import PageTable
+
+_RETRY_SECONDS = 1.0  # before an unusable database is looked at again
+_BUSY_RETRY_SECONDS = 0.2  # before the switch to WAL is tried again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A source with its pin held, and what was found out about it."""
+
+    source: Source
+    opening: Opening
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What the store holds of the line when a follower starts."""
+
+    known: Sequence[Known]  # newest first; empty: nothing
+    log: LogSince
+
+
+def open_source(path: Path, known: Sequence[Known]) -> Opened:
+    """Open a database that is in WAL mode; the pin is held when this returns."""
+    source = Source(path)
+    try:
+        return Opened(source=source, opening=open_at(source, known))
+    except BaseException:
+        source.close()
+        raise
+
+
+class Follower:
+    """Follows one database. `run` ends only by cancellation."""
+
+    def __init__(self, following: Following, store: ObjectStore, stored: Stored, *, opened: Opened | None) -> None:
+        """`opened` is the database as boot opened it, None when it does not exist yet."""
+        self.following = following
+        self._store = store
+        self._opened = opened
+        self._known = list(stored.known)
+        self._log_since = stored.log
+        self._last_txid = stored.known[0].position.txid if stored.known else TXID(0)
+        self._last_ms = stored.known[0].ms if stored.known else 0
+        self._table: PageTable | None = None  # of the state that was read last, by an earlier session
+        self._session: Session | None = None
+        self._capture: Capture | None = None
+        self._in_session = asyncio.Event()
+        self.problem: str | None = None  # why the database is not followed now
+        following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
+        following.metrics.durable_txid = self._last_txid
+        following.metrics.durable_ms = self._last_ms or None
+
+    async def run(self) -> None:
+        """Open, follow, and again."""
+        while True:
+            opened = self._opened or await self._open()
+            self._opened = None
+            try:
+                await self._hold_session(opened)
+            except* ReplicadError as failed:
+                self._say_failed(failed.exceptions[0])
+                await asyncio.sleep(_RETRY_SECONDS)
+            except* Exception as failed:  # one database's fault must not stop the application or the other databases
+                self.following.metrics.errors[type(failed.exceptions[0]).__name__] += 1
+                self.following.log.exception(events.FAULT_ISOLATED)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def until_capturing(self) -> None:
+        """Wait until the database is followed."""
+        await self._in_session.wait()
+
+    @property
+    def capturing(self) -> bool:
+        """Whether the database is followed now."""
+        return self._in_session.is_set()
+
+    async def sync(self) -> Mark:
+        """Return once everything that was committed at the call is durable."""
+        if self._session is None:
+            if not self.following.path.exists():
+                return self.following.ledger.durable
+            await self._in_session.wait()
+        return await self._current().sync()
+
+    async def snapshot(self, reason: str) -> Manifest:
+        """Take a snapshot now; return its manifest once it is stored."""
+        await self._in_session.wait()
+        return await self._current().snapshot(reason)
+
+    async def store_end(self) -> None:
+        """Store that this epoch ended in order; everything must be durable, and `run` cancelled."""
+        if self._capture is None or self.following.ledger.pending_transactions:
+            return
+        position = Position(
+            epoch=self.following.lineage.epoch,
+            txid=self.following.ledger.durable.txid,
+            checksum=self._capture.table.checksum,
+            pages=self._capture.table.pages,
+        )
+        await store_end(self._store, position, clock=self.following.tools.clock)
+        self.following.log.info(events.EPOCH_ENDED, epoch=position.epoch, txid=position.txid)
+
+    # --- opening -----------------------------------------------------------------------------------
+
+    async def _open(self) -> Opened:
+        following, threads = self.following, self.following.tools.threads
+        await self._until_there()
+        while True:
+            try:
+                if await threads.run(self._make_wal):
+                    opened = await threads.run(open_source, following.path, self._known)
+                    self.problem = None
+                    return opened
+                await asyncio.sleep(_BUSY_RETRY_SECONDS)
+            except (DatabaseUnusable, FileUnusable) as error:
+                self._say_failed(error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                await self._until_there()
+
+    def _make_wal(self) -> bool:
+        path = self.following.path
+        if journal_mode(path) == "wal":
+            return True
+        if convert_to_wal(path):
+            self.following.log.info(events.WAL_CONVERTED, path=str(path))
+            return True
+        return False
+
+    async def _until_there(self) -> None:
+        """Wait for a database file that is not empty."""
+        path, changed = self.following.path, asyncio.Event()
+        if _is_there(path):
+            return
+        self.following.log.info(events.DATABASE_AWAITED, path=str(path))
+        folder = path.parent.resolve()
+        watch = self.following.tools.watcher.watch(folder, (path.name,), changed)
+        try:
+            while True:
+                watch.arm()
+                if _is_there(path):
+                    break
+                changed.clear()
+                try:
+                    async with asyncio.timeout(self.following.settings.safety_poll_interval_seconds):
+                        await changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            watch.disarm()
+        self.following.log.info(events.DATABASE_FOUND, path=str(path))
+
+    def _say_failed(self, error: BaseException) -> None:
+        self.following.metrics.errors[type(error).__name__] += 1
+        if self.problem != str(error):
+            self.problem = str(error)
+            self.following.log.error(events.DATABASE_UNUSABLE, error=str(error))
+
+    # --- sessions ----------------------------------------------------------------------------------
+
+    async def _hold_session(self, opened: Opened) -> None:
+        following = self.following
+        compare = self._can_compare(opened)
+        session, self._capture = self._begin(opened, compare=compare)
+        self._session = session
+        following.metrics.capturing = True
+        try:
+            if compare:
+                await session.resynchronise("database_replaced")
+            self._in_session.set()
+            await session.run()
+        finally:
+            self._in_session.clear()
+            self._session = None
+            following.metrics.capturing = False
+            await following.tools.threads.run(opened.source.close)
+            self._remember(self._capture)
+
+    def _can_compare(self, opened: Opened) -> bool:
+        table = self._table
+        return (
+            opened.opening.continuity is Continuity.LOST
+            and table is not None
+            and table.page_size == opened.source.page_size
+        )
+
+    def _begin(self, opened: Opened, *, compare: bool) -> tuple[Session, Capture]:
+        following, opening = self.following, opened.opening
+        settings, clock = following.settings, following.tools.clock
+        table, next_txid, owed, log = opening.table, TXID(self._last_txid + 1), None, self._log_since
+        if opening.known is not None:
+            next_txid = TXID(opening.known.position.txid + 1)
+            following.log.info(
+                events.CONTINUITY_PROVEN, continuity=opening.continuity.name.lower(), txid=opening.known.position.txid
+            )
+        elif compare and self._table is not None:
+            table = self._table
+        else:
+            # The state that stands here counts as one transaction, and is stored as a snapshot.
+            next_txid = TXID(self._last_txid + 2)
+            owed = "first" if self._last_txid == 0 else "continuity_lost"
+            log = LogSince(segments=0, stored_bytes=0, seconds=0.0)
+            if self._last_txid:
+                following.log.warning(events.CONTINUITY_LOST, txid=next_txid - 1)
+                following.metrics.resynchronisations["continuity_lost"] += 1
+        header = SegmentHeader(
+            database_id=following.lineage.database_id,
+            epoch=following.lineage.epoch,
+            page_size=opened.source.page_size,
+            first_txid=next_txid,
+            checksum_before=table.checksum,
+            pages_before=table.pages,
+        )
+        capture = Capture(
+            opened.source,
+            Beginning(table=table, position=opening.position, header=header),
+            limits=CaptureLimits(segment_bytes=settings.segment_bytes, compression_level=settings.compression_level),
+            clock=clock,
+        )
+        capture.last_ms = self._last_ms
+        if owed is not None:
+            following.ledger.oldest_pending_ms = capture.now_ms()
+        following.ledger.captured = Mark(txid=TXID(next_txid - 1), ms=capture.last_ms)
+        following.log.info(events.CAPTURE_STARTED, next_txid=next_txid, pages=table.pages)
+        beat = Beat(capture, CheckpointLimits(room_bytes=settings.checkpoint_wal_bytes), clock)
+        return Session(following, beat, log=log, owed=owed), capture
+
+    def _remember(self, capture: Capture) -> None:
+        self._table = capture.table
+        self._last_txid, self._last_ms = TXID(capture.next_txid - 1), capture.last_ms
+        position = Position(
+            epoch=self.following.lineage.epoch,
+            txid=self._last_txid,
+            checksum=capture.table.checksum,
+            pages=capture.table.pages,
+        )
+        self._known = [Known(position=position, ms=self._last_ms, wal=capture.position)]
+
+    def _current(self) -> Session:
+        if self._session is None:
+            raise DatabaseUnusable(
+                path=self.following.path,
+                expected="a database that is followed",
+                found=self.problem or "none at the path",
+                hint="It is followed again as soon as it can be.",
+            )
+        return self._session
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,68 @@
+"""What the loops around one database share."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from replicad.config.model import Settings
+    from replicad.observe.metrics import DatabaseMetrics
+    from replicad.replicate.capture import Capture
+    from replicad.replicate.ledger import Ledger
+    from replicad.replicate.lineage import Lineage
+    from replicad.replicate.ship import Shipper
+    from replicad.replicate.snapshots import Snapshots
+    from replicad.replicate.tools import Tools
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """What stays the same while a database is followed, across sessions."""
+
+    path: Path
+    settings: Settings
+    lineage: Lineage
+    ledger: Ledger
+    shipper: Shipper
+    snapshots: Snapshots
+    tools: Tools
+    metrics: DatabaseMetrics
+    log: FilteringBoundLogger
+
+
+class Turn:
+    """One thing at a time on a capture: every call of it in a thread, under one lock."""
+
+    def __init__(self, following: Following, capture: Capture) -> None:
+        self.capture = capture
+        self.lock = asyncio.Lock()
+        self._threads = following.tools.threads
+
+    async def take(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that uses the capture, when it is its turn."""
+        async with self.lock:
+            return await self._threads.run(function, *args, **kwargs)
+
+    async def within(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that uses the capture; the caller holds the lock."""
+        return await self._threads.run(function, *args, **kwargs)
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but not longer."""
+    if seconds > 0 and not event.is_set():
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return

@@ -1,0 +1,61 @@
+"""The newest transactions of a line of history, with all that is needed to go on from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.position import TXID, Epoch, Position
+from replicad.replicate.continuity import Known
+from replicad.segment import HEAD_BYTES_HINT, TRAILER_BYTES, SegmentIndex, decode, read_index, read_trailer
+from replicad.snapshot import Manifest, decode_manifest
+
+if TYPE_CHECKING:
+    from replicad.plan.line import Line, LineSegment
+    from replicad.store.protocol import ObjectStore
+
+_WHOLE_BYTES = 1 << 20  # a segment up to this size is fetched in one request
+
+
+async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
+    """Return the newest stored transactions, newest first: what a snapshot, the log and a start say.
+
+    There is more than one when a snapshot was stored ahead of the segment that leads to it.
+
+    Raises:
+        Damaged, ObjectMissing, StoreUnreachable: one of them cannot be read.
+    """
+    found: list[Known] = []
+    if line.segments:
+        newest = max(line.segments, key=lambda part: part.until)
+        found.append(await _segment_end(store, newest))
+    if line.manifests and line.manifests[-1].key.txid >= max((known.position.txid for known in found), default=TXID(0)):
+        manifest = await read_manifest(store, line.manifests[-1].name)
+        if not any(known.position.txid == manifest.txid for known in found):
+            found.append(Known(position=manifest.position, ms=manifest.commit_ms))
+    start = line.epochs[-1].start.position
+    if start.txid > max((known.position.txid for known in found), default=TXID(0)):
+        found.append(Known(position=start, ms=0))
+    return sorted(found, key=lambda known: known.position.txid, reverse=True)
+
+
+async def read_manifest(store: ObjectStore, key: str) -> Manifest:
+    """Fetch and check a snapshot's manifest."""
+    return decode_manifest(await store.get(key), what=key)
+
+
+async def _segment_end(store: ObjectStore, part: LineSegment) -> Known:
+    index = await _read_index(store, part.name, part.stored.size_bytes)
+    last = next(transaction for transaction in index.transactions if transaction.txid == part.until)
+    position = Position(epoch=Epoch(part.stored.key.epoch), txid=last.txid, checksum=last.checksum, pages=last.pages)
+    if part.until != part.stored.key.last:
+        return Known(position=position, ms=last.commit_ms)  # a child continues from its middle: no WAL position
+    return Known(position=position, ms=last.commit_ms, wal=index.wal_end)
+
+
+async def _read_index(store: ObjectStore, key: str, size_bytes: int) -> SegmentIndex:
+    if size_bytes <= _WHOLE_BYTES:
+        return decode(await store.get(key), what=key)
+    trailer = read_trailer(await store.get(key, start=size_bytes - TRAILER_BYTES), object_bytes=size_bytes, what=key)
+    head = await store.get(key, stop=HEAD_BYTES_HINT)
+    index = await store.get(key, start=trailer.index_offset, stop=trailer.index_offset + trailer.index_bytes)
+    return read_index(head, index, trailer, what=key)

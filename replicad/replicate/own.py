@@ -1,0 +1,108 @@
+"""Claiming an epoch. The owner is whoever holds the highest claim (docs/format.md).
+
+Claim before listing: whatever an earlier owner ever reported durable is then seen by the reader of the history.
+An instance that comes back to its own unended epoch on the same disk goes on in it, and stores nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from replicad.errors import ConditionalWritesUnsupported, OwnedByAnother
+from replicad.layout import CLAIMS, claim_key, end_key, parse_claim, start_key
+from replicad.observe import events
+from replicad.ownership.records import (
+    Claim,
+    EpochEnd,
+    EpochStart,
+    decode_claim,
+    encode_record,
+)
+from replicad.position import Epoch, Position
+from replicad.store.create import create_settled
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from replicad.host.clock import Clock
+    from replicad.replicate.lineage import Lineage
+    from replicad.replicate.state_file import StateFile
+    from replicad.store.protocol import ObjectStore
+
+
+async def highest_claim(store: ObjectStore) -> Epoch:
+    """Return the newest epoch that was claimed, 0 when there is none."""
+    highest = Epoch(0)
+    async for found in store.list(CLAIMS):
+        highest = max(highest, parse_claim(found.key) or highest)
+    return highest
+
+
+async def is_still_ours(store: ObjectStore, state: StateFile, highest: Epoch) -> bool:
+    """Return whether the epoch in the state file is the highest, was claimed by us, and was not ended."""
+    if state.epoch != highest:
+        return False
+    key = claim_key(highest)
+    claim = decode_claim(await store.get(key), what=key)
+    if claim.id != state.claim_id:
+        return False
+    async for found in store.list(end_key(highest)):
+        if found.key == end_key(highest):
+            return False
+    return True
+
+
+async def claim(store: ObjectStore, epoch: Epoch, *, instance: str, clock: Clock, log: FilteringBoundLogger) -> str:
+    """Become the owner of an epoch; return the id of the claim.
+
+    Raises:
+        OwnedByAnother: somebody else was first.
+    """
+    mine = Claim(id=uuid.uuid4().hex, epoch=epoch, claimed_ms=clock.now_ms(), instance=instance)
+    key = claim_key(epoch)
+    body = encode_record(mine)
+
+    def is_mine(found: bytes) -> bool:
+        return decode_claim(found, what=key).id == mine.id
+
+    try:
+        won = await create_settled(store, key, body, is_mine=is_mine)
+    except ConditionalWritesUnsupported as error:
+        log.warning(events.FENCING_ADVISORY, error=str(error))
+        await store.put(key, body)
+        won = is_mine(await store.get(key))
+    if not won:
+        other = decode_claim(await store.get(key), what=key)
+        raise OwnedByAnother(
+            database=store.url,
+            found=f"epoch {epoch} was claimed by {other.instance} a moment ago",
+            hint="Only one instance can follow a database; stop the other one, then start this one again.",
+        )
+    return mine.id
+
+
+async def store_start(store: ObjectStore, lineage: Lineage, parent: Position | None, *, clock: Clock) -> None:
+    """Store from which transaction the epoch continues; None: from nothing."""
+    start = EpochStart(
+        database_id=lineage.database_id,
+        epoch=lineage.epoch,
+        parent_epoch=parent.epoch if parent else 0,
+        parent_txid=parent.txid if parent else 0,
+        checksum=f"{parent.checksum if parent else 0:016x}",
+        pages=parent.pages if parent else 0,
+        started_ms=clock.now_ms(),
+    )
+    await store.put(start_key(lineage.epoch), encode_record(start))
+
+
+async def store_end(store: ObjectStore, position: Position, *, clock: Clock) -> None:
+    """Store that the epoch ended in order, at this transaction."""
+    end = EpochEnd(
+        epoch=position.epoch,
+        txid=position.txid,
+        checksum=f"{position.checksum:016x}",
+        pages=position.pages,
+        ended_ms=clock.now_ms(),
+    )
+    await store.put(end_key(position.epoch), encode_record(end))

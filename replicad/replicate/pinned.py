@@ -1,0 +1,28 @@
+"""One state of the database, held still for a snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicad.position import TXID
+    from replicad.sqlite.image import Image
+    from replicad.wal import PageTable
+
+EXTENT_BYTES = 1 << 20
+"""What is remembered of a written page is the extent it lies in; every chunk of a snapshot is some extents."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """The state after a transaction: its pages, and what they must hash to."""
+
+    txid: TXID
+    ms: int  # commit time
+    image: Image
+    table: PageTable
+    dirty: frozenset[int]  # extents written since the last state that was held still, or since capture began
+    release: Callable[[], None]  # blocks, and uses the capture: only when it is one's turn

@@ -1,0 +1,162 @@
+"""`replicad run`: the order of steps from an empty disk to a running application, and back to a flushed store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from replicad import __version__
+from replicad.errors import FinalFlushFailed, Stopped
+from replicad.host.clock import SystemClock
+from replicad.host.notify import ReadyFile, ServiceManager, environment_for_child
+from replicad.host.reaper import Reaper, is_pid_1
+from replicad.host.signals import Signals
+from replicad.host.threads import Threads
+from replicad.host.watcher import Watcher
+from replicad.observe import events
+from replicad.observe.http import HttpServer
+from replicad.observe.logging import get_logger
+from replicad.observe.metrics import Metrics
+from replicad.replicate.application import Application
+from replicad.replicate.daemon import Daemon
+from replicad.replicate.tools import Tools
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from replicad.config.model import Settings
+
+T = TypeVar("T")
+
+_THREADS = 4  # for SQLite, page reads, hashing and compression: more would only wait for the same two cores
+
+
+async def run(settings: Settings, command: Sequence[str]) -> int:
+    """Restore, replicate, run the command, flush; return the exit status.
+
+    Raises:
+        ReplicadError: the application was not started, or the final flush failed.
+    """
+    loop = asyncio.get_running_loop()
+    clock = SystemClock()
+    metrics = Metrics(version=__version__, wall_seconds=lambda: clock.now_ms() / 1000)
+    tools = Tools(clock=clock, threads=Threads("work", _THREADS), watcher=Watcher(loop))
+    daemon = Daemon(settings, tools, metrics)
+    metrics.ready = lambda: daemon.ready()[0]
+    server = HttpServer(daemon, metrics)
+    ready_file = ReadyFile(settings.ready_file)
+    with Signals() as signals, Reaper(loop, adopt=is_pid_1()) as reaper:
+        application = Application(reaper, environment=environment_for_child(os.environ))
+        course = _Course(settings, daemon, signals, application)
+        try:
+            await asyncio.to_thread(ready_file.remove)
+            await _serve(server, settings)
+            return await course.run(command, ready_file)
+        except Stopped as stopped:
+            get_logger().info(events.STOPPED, reason=str(stopped))
+            return 128 + (signals.stop_signal or 0)
+        finally:
+            await daemon.close()
+            await server.close()
+            await asyncio.to_thread(ready_file.remove)
+            await tools.watcher.close()
+            await tools.threads.close()
+
+
+async def _serve(server: HttpServer, settings: Settings) -> None:
+    if settings.http_listen is not None:
+        await server.listen(settings.http_listen.host, settings.http_listen.port)
+    if settings.control_socket is not None:
+        await server.control(settings.control_socket)
+
+
+class _Course:
+    """The steps of one run, each of which a stop signal may end."""
+
+    def __init__(self, settings: Settings, daemon: Daemon, signals: Signals, application: Application) -> None:
+        self._settings = settings
+        self._daemon = daemon
+        self._signals = signals
+        self._application = application
+        self._manager = ServiceManager(os.environ)
+        self._log = get_logger()
+
+    async def run(self, command: Sequence[str], ready_file: ReadyFile) -> int:
+        self._log.info(events.STARTED, version=__version__, databases=len(self._settings.databases))
+        try:
+            async with asyncio.TaskGroup() as group:
+                first_start = await self._unless_stopped(self._daemon.boot(may_replace=bool(command)), "boot")
+                await self._unless_stopped(self._daemon.follow(group), "the start of capture")
+                # Hooks run when capture does: what a migration writes is replicated as transactions.
+                await self._hooks(first_start=first_start)
+                alive = group.create_task(self._keep_alive())
+                status = await self._serve_application(command, group, ready_file)
+                self._manager.stopping()
+                await self._daemon.flush()
+                await self._daemon.end()
+                alive.cancel()
+                return status
+        except BaseExceptionGroup as failed:  # whatever was raised in the block comes wrapped
+            raise failed.exceptions[0] from None
+
+    async def _hooks(self, *, first_start: bool) -> None:
+        if first_start and self._settings.on_first_start:
+            await self._application.run_hook("on_first_start", self._settings.on_first_start, signals=self._signals)
+        if self._settings.before_start:
+            await self._application.run_hook("before_start", self._settings.before_start, signals=self._signals)
+
+    async def _serve_application(self, command: Sequence[str], group: asyncio.TaskGroup, ready_file: ReadyFile) -> int:
+        """Run the application, or wait for a stop signal beside it; return the exit status."""
+        if not command:
+            await self._now_ready(ready_file)
+            await self._signals.stopping.wait()
+            return 0
+        running = group.create_task(
+            self._application.run(
+                command,
+                on_signal=lambda: self._flush_early(group),
+                stop_timeout_seconds=self._settings.stop_timeout_seconds,
+                signals=self._signals,
+            )
+        )
+        await asyncio.sleep(0)  # the first step of that task starts the command, or raises
+        if not running.done():
+            await self._now_ready(ready_file)
+        return (await running).shell_code
+
+    async def _now_ready(self, ready_file: ReadyFile) -> None:
+        self._daemon.now_ready()
+        await asyncio.to_thread(ready_file.create)
+        self._manager.ready("following")
+
+    def _flush_early(self, group: asyncio.TaskGroup) -> None:
+        """Begin to flush while the application stops, so that little is left to send when it has."""
+
+        async def flush() -> None:
+            try:
+                await self._daemon.flush()
+            except FinalFlushFailed as error:  # not final yet: it is tried again when the application has ended
+                self._log.warning(events.SHIP_FAILED, error=str(error))
+
+        group.create_task(flush())
+
+    async def _keep_alive(self) -> None:
+        interval = self._manager.watchdog_seconds
+        while interval is not None:
+            self._manager.alive()
+            await asyncio.sleep(interval / 2)
+
+    async def _unless_stopped(self, step: Coroutine[None, None, T], stage: str) -> T:
+        """Await a step; a stop signal cancels it."""
+        working = asyncio.ensure_future(step)
+        stopping = asyncio.ensure_future(self._signals.stopping.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Stopped(signal=self._signals.stop_signal.name if self._signals.stop_signal else "", stage=stage)
+            return working.result()
+        finally:
+            for task in (working, stopping):
+                task.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)

@@ -1,0 +1,189 @@
+"""Following one open database until it is stopped, replaced or disproven: three loops, one capture."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from replicad.observe import events
+from replicad.position import TXID
+from replicad.replicate.capture import Reached
+from replicad.replicate.following import Turn, wait_for
+from replicad.replicate.ledger import Mark
+from replicad.replicate.shiploop import ShipLoop
+from replicad.replicate.snapshotloop import SnapshotLoop
+
+if TYPE_CHECKING:
+    from replicad.plan.snapshot import LogSince
+    from replicad.replicate.beat import Beat, Round
+    from replicad.replicate.following import Following
+    from replicad.snapshot import Manifest
+
+_LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
+
+
+class Session:
+    """One open database, followed until `run` ends."""
+
+    def __init__(self, following: Following, beat: Beat, *, log: LogSince, owed: str | None) -> None:
+        """Take over an opened capture; `log` and `owed` as for SnapshotLoop."""
+        self._following = following
+        self._beat = beat
+        self._turn = Turn(following, beat.capture)
+        self._snapshots = SnapshotLoop(following, self._turn, log=log, owed=owed)
+        self._ship = ShipLoop(following, self._turn, base=self._snapshots.base, on_shipped=self._shipped)
+        self._nudge = asyncio.Event()
+        self._replaced = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until the database is replaced or disproven; the caller opens it again, or cancels."""
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(loop()) for loop in (self._follow, self._ship.run, self._snapshots.run)]
+            ends = [
+                group.create_task(ended.wait(), name=name)
+                for name, ended in (("replaced", self._replaced), ("disproven", self._snapshots.disproven))
+            ]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*loops, *ends):
+                task.cancel()
+
+    async def sync(self) -> Mark:
+        """Return once everything that was committed at the call is durable."""
+        ledger, capture = self._following.ledger, self._turn.capture
+        end = await self._turn.take(capture.mark_end)
+        while not await self._turn.take(capture.has_read, end):
+            durable = ledger.durable.txid
+            round_ = await self._round()
+            if round_.reached is not Reached.END:
+                self._ship.hurry()
+                await ledger.until_durable(TXID(durable + 1))
+        target = ledger.captured
+        self._ship.hurry()
+        await ledger.until_durable(target.txid)
+        return target
+
+    async def snapshot(self, reason: str) -> Manifest:
+        """Take a snapshot of the present state; return its manifest once it is stored."""
+        return await self._snapshots.take_now(reason)
+
+    async def resynchronise(self, reason: str) -> None:
+        """Pin the present state, and send what differs from the state that was read last as one transaction."""
+        following = self._following
+        async with self._turn.lock:
+            difference = await self._turn.within(self._turn.capture.find_difference)
+            self._ship.reading.set()
+            if difference is None:
+                return
+            await self._ship.send_stream(difference)
+        following.metrics.resynchronisations[reason] += 1
+        following.log.warning(events.RESYNCHRONISED, reason=reason, txid=difference.key.last)
+
+    # --- the capture loop --------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        settings, clock = self._following.settings, self._following.tools.clock
+        path = self._following.path.resolve()
+        watch = self._following.tools.watcher.watch(path.parent, (path.name, f"{path.name}-wal"), self._nudge)
+        busy_until = 0.0
+        try:
+            while True:
+                round_ = await self._round()
+                await self._act_on(round_)
+                if round_.news:
+                    busy_until = clock.monotonic() + _LINGER_SECONDS
+                    watch.disarm()
+                if round_.reached is Reached.END and clock.monotonic() < busy_until:
+                    await asyncio.sleep(settings.poll_interval_seconds)
+                    continue
+                if round_.reached is Reached.END and not watch.armed and watch.arm():
+                    continue  # one more look at once, for what changed before the watch stood
+                await wait_for(self._nudge, settings.safety_poll_interval_seconds)
+                if self._nudge.is_set():
+                    self._nudge.clear()
+                    busy_until = clock.monotonic() + _LINGER_SECONDS
+        finally:
+            watch.disarm()
+
+    async def _round(self) -> Round:
+        while True:
+            await self._ship.reading.wait()
+            async with self._turn.lock:
+                if self._ship.reading.is_set():  # it may have been let go while this waited for its turn
+                    away = self._following.shipper.away
+                    round_ = await self._turn.within(self._beat.round, may_move=not away)
+                    self._note(round_)
+                    return round_
+
+    async def _act_on(self, round_: Round) -> None:
+        limit = self._following.settings.max_wal_bytes
+        if round_.replaced:
+            await self._end_replaced()
+        if round_.wal_bytes > limit:
+            self._snapshots.give_up()
+        streaming = round_.reached is Reached.OVERSIZED and not self._following.shipper.away
+        if round_.unread_bytes > limit and not streaming:
+            await self._let_go()
+
+    async def _end_replaced(self) -> None:
+        """Ship what was read of the old file, and look at it no more."""
+        ledger = self._following.ledger
+        self._following.log.warning(events.DATABASE_REPLACED, path=str(self._following.path))
+        self._ship.hurry()
+        await ledger.until_durable(ledger.captured.txid)
+        self._replaced.set()
+        await asyncio.Event().wait()  # until `run` cancels this loop
+
+    async def _let_go(self) -> None:
+        """Let the WAL be reset unread; when everything in memory is durable, send the difference."""
+        following = self._following
+        self._ship.reading.clear()
+        await self._turn.take(self._turn.capture.source.release)
+        following.metrics.wal_let_go += 1
+        following.log.error(
+            events.WAL_LET_GO,
+            unread_bytes=following.ledger.unread_bytes,
+            max_wal_bytes=following.settings.max_wal_bytes,
+            consequence="no data is lost, but single transactions of this stretch cannot be restored",
+        )
+        self._ship.hurry()
+        await following.ledger.until_durable(following.ledger.captured.txid)
+        await self.resynchronise("wal_let_go")
+
+    def _shipped(self, stored_bytes: int) -> None:
+        self._snapshots.shipped(stored_bytes)
+        self._publish()
+        if self._ship.reached is not Reached.END:
+            self._nudge.set()  # there is room again
+
+    def _note(self, round_: Round) -> None:
+        capture, ledger, metrics = self._turn.capture, self._following.ledger, self._following.metrics
+        self._ship.reached = round_.reached
+        ledger.unread_bytes = round_.unread_bytes
+        metrics.wal_bytes = round_.wal_bytes
+        new = capture.next_txid - 1 - ledger.captured.txid
+        if new:
+            metrics.transactions += new
+            ledger.captured = Mark(txid=TXID(capture.next_txid - 1), ms=capture.last_ms)
+        if capture.open_segment is not None or round_.reached is Reached.OVERSIZED:
+            self._ship.captured()
+        if round_.room is not None and round_.room.done:
+            metrics.checkpoints += 1
+            metrics.checkpoint_stall.observe(round_.room.stall_seconds)
+            self._following.log.debug(events.CHECKPOINT_DONE, stall_seconds=round(round_.room.stall_seconds, 6))
+        self._publish()
+
+    def _publish(self) -> None:
+        """Bring ledger and metrics up to date with what waits where."""
+        capture, ledger, metrics = self._turn.capture, self._following.ledger, self._following.metrics
+        waiting = capture.open_segment
+        ledger.pending_bytes = self._ship.in_flight_bytes + (waiting.raw_bytes if waiting else 0)
+        times = (self._ship.in_flight_ms, capture.open_since_ms if waiting else None, capture.oldest_unread_ms())
+        known = [ms for ms in times if ms is not None]
+        if known or self._snapshots.base.is_set():  # while the first snapshot is owed, its state is what waits
+            ledger.oldest_pending_ms = min(known, default=None)
+        metrics.pending_bytes = ledger.pending_bytes + ledger.unread_bytes
+        metrics.pending_transactions = ledger.pending_transactions
+        metrics.captured_txid, metrics.durable_txid = ledger.captured.txid, ledger.durable.txid
+        metrics.durable_ms = metrics.last_restorable_ms = ledger.durable.ms or None
+        metrics.database_pages = capture.table.pages
+        metrics.database_bytes = capture.table.pages * capture.table.page_size

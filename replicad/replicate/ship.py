@@ -1,0 +1,98 @@
+"""Sending: one segment in flight, again and again until it is stored.
+
+Nothing is spooled. While the store is away the sealed segment waits here, the open one fills up to its bound, and
+everything behind stays in the WAL. `away` tells the capture to keep it there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
+
+from replicad.errors import NoSpace, StoreRefused, StoreUnreachable
+from replicad.observe import events
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from structlog.typing import FilteringBoundLogger
+
+    from replicad.host.threads import Threads
+    from replicad.layout import SegmentKey
+    from replicad.observe.metrics import DatabaseMetrics
+    from replicad.replicate.stream import TransactionStream
+    from replicad.store.protocol import ObjectStore
+
+_FIRST_WAIT_SECONDS = 1.0
+_LONGEST_WAIT_SECONDS = 15.0
+
+
+class Shipper:
+    """Stores objects of one database, however long the store is away."""
+
+    def __init__(
+        self, store: ObjectStore, threads: Threads, metrics: DatabaseMetrics, log: FilteringBoundLogger
+    ) -> None:
+        self.away = False
+        self._store = store
+        self._threads = threads
+        self._metrics = metrics
+        self._log = log
+
+    async def segment(self, key: SegmentKey, body: bytes) -> None:
+        """Store a segment; returns when it is stored, and not before."""
+        await self._until_stored(lambda: self._store.put(str(key), body))
+        self._count(key, len(body))
+
+    async def stream(self, transaction: TransactionStream) -> int:
+        """Store a transaction that is read while it is sent; return the size of its segment in bytes."""
+        stored_bytes = 0
+
+        async def attempt() -> None:
+            nonlocal stored_bytes
+            try:
+                stored_bytes = await self._store.put_stream(str(transaction.key), self._in_threads(transaction.parts()))
+            except BaseException:
+                await self._threads.run(transaction.undo)
+                raise
+
+        await self._until_stored(attempt)
+        self._count(transaction.key, stored_bytes)
+        return stored_bytes
+
+    async def object(self, key: str, body: bytes) -> None:
+        """Store any other object; returns when it is stored."""
+        await self._until_stored(lambda: self._store.put(key, body))
+
+    async def _until_stored(self, send: Callable[[], Awaitable[None]]) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((StoreUnreachable, StoreRefused, NoSpace)),
+            wait=wait_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+            before_sleep=self._note_failure,
+        ):
+            with attempt:
+                await send()
+        self._metrics.store_reachable = True
+        if self.away:
+            self.away = False
+            self._log.info(events.STORE_RECOVERED)
+
+    def _note_failure(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self._metrics.errors[type(error).__name__] += 1
+        self._metrics.store_reachable = False
+        if not self.away:
+            self.away = True
+            event = events.STORE_REFUSED if isinstance(error, StoreRefused) else events.STORE_UNREACHABLE
+            self._log.error(event, error=str(error))
+        self._log.warning(events.SHIP_FAILED, error=type(error).__name__, next_attempt_seconds=state.upcoming_sleep)
+
+    async def _in_threads(self, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+        while (part := await self._threads.run(next, parts, None)) is not None:
+            yield part
+
+    def _count(self, key: SegmentKey, stored_bytes: int) -> None:
+        self._metrics.segments += 1
+        self._metrics.segment_bytes += stored_bytes
+        self._log.info(events.SEGMENT_SHIPPED, first_txid=key.first, last_txid=key.last, stored_bytes=stored_bytes)

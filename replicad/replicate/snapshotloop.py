@@ -1,0 +1,132 @@
+"""When to take a snapshot: when one is owed, asked for, or due; and what to do when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from replicad.errors import ProofFailed
+from replicad.observe import events
+from replicad.plan.snapshot import LogSince, SnapshotLimits, due
+from replicad.position import TXID
+from replicad.replicate.following import wait_for
+from replicad.replicate.ledger import Mark
+
+if TYPE_CHECKING:
+    from replicad.replicate.following import Following, Turn
+    from replicad.snapshot import Manifest
+
+_RETRY_SECONDS = 1.0
+
+
+class SnapshotLoop:
+    """Takes the snapshots of one session."""
+
+    def __init__(self, following: Following, turn: Turn, *, log: LogSince, owed: str | None) -> None:
+        """`log` is what was stored since the newest snapshot; `owed` says why one must be stored before any segment."""
+        self.base = asyncio.Event()  # segments have a snapshot to rest on
+        self.disproven = asyncio.Event()  # the database is not what the page table says
+        if owed is None:
+            self.base.set()
+        self._following = following
+        self._turn = turn
+        self._wanted = owed
+        self._segments, self._stored_bytes = log.segments, log.stored_bytes
+        self._since = following.tools.clock.monotonic() - log.seconds
+        self._changed = asyncio.Event()
+        self._taking: asyncio.Task[Manifest | None] | None = None
+        self._waiting: asyncio.Future[Manifest] | None = None
+
+    def shipped(self, stored_bytes: int) -> None:
+        """Count a segment: it may make a snapshot due."""
+        self._segments += 1
+        self._stored_bytes += stored_bytes
+        self._changed.set()
+
+    async def take_now(self, reason: str) -> Manifest:
+        """Take a snapshot of the present state; return its manifest once it is stored."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+        self._wanted = self._wanted or reason
+        self._changed.set()
+        return await asyncio.shield(self._waiting)
+
+    def give_up(self) -> None:
+        """End the snapshot being taken, if any: its pin is what keeps the WAL from beginning again."""
+        if self._taking is not None:
+            self._taking.cancel()
+
+    async def run(self) -> None:
+        """Take snapshots until cancelled."""
+        while True:
+            reason = self._wanted or self._due()
+            if reason is None:
+                self._changed.clear()
+                await wait_for(self._changed, self._following.settings.snapshot_interval_seconds)
+                continue
+            self._taking = asyncio.ensure_future(self._take(reason))
+            try:
+                await asyncio.wait((self._taking,))
+            finally:
+                self._taking.cancel()
+                await asyncio.wait((self._taking,))
+            taken, self._taking = self._taking, None
+            if not await self._note(taken, reason):
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _take(self, reason: str) -> Manifest | None:
+        following, turn = self._following, self._turn
+        pinned = await turn.take(turn.capture.pin_state)
+        if pinned is None:
+            return None
+        try:
+            return await following.snapshots.store(pinned, reason=reason, now_ms=following.tools.clock.now_ms())
+        finally:
+            await turn.take(pinned.release)
+
+    async def _note(self, taken: asyncio.Task[Manifest | None], reason: str) -> bool:
+        """Take note of how it ended; return False when it is to be tried again."""
+        following = self._following
+        if taken.cancelled():
+            following.log.error(events.SNAPSHOT_FAILED, reason=reason, error="the WAL outgrew max_wal_bytes meanwhile")
+            return False
+        error = taken.exception()
+        if isinstance(error, ProofFailed):
+            following.metrics.errors[type(error).__name__] += 1
+            following.log.error(events.SNAPSHOT_FAILED, reason=reason, error=str(error))
+            self.disproven.set()
+            return False
+        manifest = taken.result()
+        if manifest is None:
+            return False
+        self._wanted = None
+        self._segments = self._stored_bytes = 0
+        self._since = following.tools.clock.monotonic()
+        await self._publish(manifest, reason)
+        return True
+
+    async def _publish(self, manifest: Manifest, reason: str) -> None:
+        following, metrics = self._following, self._following.metrics
+        metrics.snapshot_txid, metrics.snapshot_ms = manifest.txid, manifest.commit_ms
+        metrics.snapshot_stored_bytes = manifest.stored_bytes
+        following.log.info(
+            events.SNAPSHOT_STORED, reason=reason, txid=manifest.txid, stored_bytes=manifest.stored_bytes
+        )
+        if not self.base.is_set():
+            self.base.set()
+            await following.ledger.now_durable(Mark(txid=TXID(manifest.txid), ms=manifest.commit_ms))
+        if self._waiting is not None:
+            self._waiting.set_result(manifest)
+            self._waiting = None
+
+    def _due(self) -> str | None:
+        settings, newest = self._following.settings, self._following.snapshots.newest
+        log = LogSince(
+            segments=self._segments,
+            stored_bytes=self._stored_bytes,
+            seconds=self._following.tools.clock.monotonic() - self._since,
+        )
+        limits = SnapshotLimits(
+            interval_seconds=settings.snapshot_interval_seconds, log_ratio=settings.snapshot_log_ratio
+        )
+        return due(log, snapshot_stored_bytes=newest.stored_bytes if newest else 0, limits=limits)

@@ -1,0 +1,51 @@
+"""What `status` says: plain values, made at once from what is known here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicad.config.model import DatabaseSettings
+    from replicad.replicate.follower import Follower
+
+
+def instant(ms: int | None) -> str | None:
+    """Return Unix milliseconds as ISO 8601, UTC; None for none."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None
+
+
+def database_status(database: DatabaseSettings, follower: Follower, *, store: str, now_ms: int) -> Mapping[str, object]:
+    """Return the status of one database."""
+    following = follower.following
+    ledger, metrics, newest = following.ledger, following.metrics, following.snapshots.newest
+    return {
+        "name": database.name,
+        "path": str(database.path),
+        "replica": store,
+        "state": _state(follower),
+        "problem": follower.problem,
+        "epoch": following.lineage.epoch,
+        "database_id": following.lineage.database_id,
+        "captured_txid": ledger.captured.txid,
+        "durable_txid": ledger.durable.txid,
+        "durable_at": instant(ledger.durable.ms),
+        "lag_seconds": round(ledger.lag_seconds(now_ms), 3),
+        "pending_transactions": ledger.pending_transactions,
+        "pending_bytes": ledger.pending_bytes + ledger.unread_bytes,
+        "wal_bytes": metrics.wal_bytes,
+        "database_bytes": metrics.database_bytes,
+        "pages": metrics.database_pages,
+        "snapshot_txid": newest.txid if newest else None,
+        "snapshot_at": instant(newest.created_ms) if newest else None,
+        "snapshot_stored_bytes": newest.stored_bytes if newest else None,
+        "store_reachable": metrics.store_reachable,
+    }
+
+
+def _state(follower: Follower) -> str:
+    if not follower.capturing:
+        return "waiting" if follower.problem is None else "unusable"
+    return "store_unreachable" if follower.following.shipper.away else "following"

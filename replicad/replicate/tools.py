@@ -1,0 +1,20 @@
+"""What all followers of a process share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.host.clock import Clock
+    from replicad.host.threads import Threads
+    from replicad.host.watcher import Watcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """Clock, threads for blocking work, and change events."""
+
+    clock: Clock
+    threads: Threads
+    watcher: Watcher
