@@ -2,17 +2,18 @@
 
 Objects are immutable: a key is written once, or written again with the same bytes after a lost
 answer. Implementations raise only `StoreUnreachable` (worth another try), `StoreRefused` (not worth
-one), `ObjectMissing`, `ObjectExists` and `CreateUndecided` from `replicad.errors`.
+one; `ConditionalWritesUnsupported` is one kind of it), `NoSpace`, `ObjectMissing`, `ObjectExists` and
+`CreateUndecided` from `replicad.errors`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class ObjectStore(Protocol):
         """Return the bytes [start, stop) of an object; `stop` None means to its end.
 
         A body shorter than the store announced is an error of the transport (StoreUnreachable), never
-        returned. A range past the end gives what there is.
+        returned. A range past the end gives what there is; an empty one gives nothing, and need not ask.
 
         Raises:
             ObjectMissing: there is no such key.
@@ -51,7 +52,8 @@ class ObjectStore(Protocol):
         """Store an object of unknown size front to back; return its size in bytes.
 
         Nothing is visible under the key before all of it is durable; nothing is left when `parts` raises.
-        Memory is bounded by a few parts, whatever the size.
+        Memory is bounded by a few parts, whatever the size. Nothing tries the whole again after an error: the
+        caller does, with a new iterator.
         """
         ...
 
@@ -62,6 +64,7 @@ class ObjectStore(Protocol):
             ObjectExists: the key was taken. After a lost answer it may have been taken by this very call:
                 read it back to tell.
             CreateUndecided: the store said neither yes nor no (a 409, or no answer at all). Read it back.
+            ConditionalWritesUnsupported: the store cannot do this.
         """
         ...
 

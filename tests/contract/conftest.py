@@ -1,0 +1,115 @@
+"""The stores that the contract suite runs over; every test gets an empty one."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from replicad.store.directory import DirectoryStore
+from replicad.store.memory import MemoryStore
+from replicad.store.open import StoreOptions, open_store
+from tests.support import rclone_server
+from tests.support.moto_server import CREDENTIALS, REGION, MotoServer, running_moto
+from tests.support.rclone_server import RcloneServer, running_rclone, why_no_rclone
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from replicad.store.protocol import ObjectStore
+
+STORES = ("memory", "directory", "moto-path", "moto-virtual", "rclone")
+LIARS = frozenset({"rclone"})
+"""Stores that answer a conditional write with yes whatever is there."""
+
+PATIENCE = StoreOptions(
+    access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+    secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    part_bytes=5 << 20,
+    attempts=1,
+)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoServer]:
+    """A moto server for the whole run; each test takes a bucket of its own."""
+    with running_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer | None]:
+    """An rclone server for the whole run, or None where there is no rclone."""
+    if why_no_rclone() is not None:
+        yield None
+        return
+    with running_rclone(tmp_path_factory.mktemp("rclone")) as server:
+        yield server
+
+
+@pytest.fixture
+def _localhost_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every name below localhost mean this machine, as RFC 6761 has it and not every resolver knows."""
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the socket module's types
+        return look_up("127.0.0.1" if str(host).endswith(".localhost") else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.fixture(params=STORES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which store this run of the test is about."""
+    return str(request.param)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Servers:
+    """The servers of this run."""
+
+    moto: MotoServer
+    rclone: RcloneServer | None
+
+
+@pytest.fixture(scope="session")
+def servers(moto: MotoServer, rclone: RcloneServer | None) -> Servers:
+    """All servers, up before the first test that needs one."""
+    return Servers(moto=moto, rclone=rclone)
+
+
+@pytest.fixture
+async def store(kind: str, servers: Servers, tmp_path: Path, _localhost_names: None) -> AsyncIterator[ObjectStore]:
+    """An empty store of the kind, with nothing retried above it."""
+    found = await _open(kind, servers, tmp_path)
+    yield found
+    await found.close()
+
+
+async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:
+    moto = servers.moto
+    match kind:
+        case "memory":
+            return MemoryStore()
+        case "directory":
+            return DirectoryStore(tmp_path / "store")
+        case "moto-path":
+            return await open_store(moto.new_bucket_url(), PATIENCE)
+        case "moto-virtual":
+            endpoint = f"http://s3.localhost:{moto.port}"
+            url = f"s3://{moto.new_bucket()}?endpoint={endpoint}&region={REGION}&path_style=false"
+            return await open_store(url, PATIENCE)
+    if servers.rclone is None:
+        pytest.skip(str(why_no_rclone()))
+    credentials = dataclasses.replace(
+        PATIENCE,
+        attempts=5,  # it answers 500 now and then while it makes folders
+        access_key_id=rclone_server.ACCESS_KEY_ID,
+        secret_access_key=rclone_server.SECRET_ACCESS_KEY,
+    )
+    return await open_store(servers.rclone.bucket_url(f"bucket-{secrets.token_hex(6)}"), credentials)

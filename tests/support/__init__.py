@@ -1,0 +1,1 @@
+"""Servers, proxies and stores with faults that several test suites share; nothing here is shipped."""

@@ -1,0 +1,336 @@
+# ruff: noqa: ASYNC240 - these tests look at the files themselves
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicad.errors import (
+    ConditionalWritesUnsupported,
+    NoSpace,
+    ObjectExists,
+    ObjectMissing,
+    StoreRefused,
+    StoreUnreachable,
+)
+from replicad.store.create import probe_conditional_writes
+from replicad.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+NOBODY = 65534
+DAY_SECONDS = 24 * 3600
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root that does not exist yet, in a folder that does."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+async def store(root: Path) -> AsyncIterator[DirectoryStore]:
+    """A store over the root."""
+    opened = DirectoryStore(root)
+    yield opened
+    await opened.close()
+
+
+async def _keys(store: DirectoryStore, prefix: str = "", after: str = "") -> list[str]:
+    return [row.key async for row in store.list(prefix, after=after)]
+
+
+def _unfinished(root: Path) -> list[Path]:
+    return list((root / ".unfinished").iterdir())
+
+
+async def test_absent_root_is_empty(store: DirectoryStore, root: Path) -> None:
+    """A root that is not there holds no objects; the first write makes it."""
+    assert await _keys(store) == []
+    with pytest.raises(ObjectMissing):
+        await store.get("a")
+    await store.delete(["a"])
+    assert not root.exists()
+    await store.put("a/b", b"1")
+    assert (root / "a" / "b").read_bytes() == b"1"
+
+
+async def test_trap_unmounted_is_not_empty(tmp_path: Path) -> None:
+    """When the folder above the root is missing the store is out of reach, for reads, listings and writes.
+
+    Seen to fail: without `_look_for_mount` the listing is empty, and the put makes all folders.
+    """
+    store = DirectoryStore(tmp_path / "mnt" / "store")
+    for operation in (store.get("a"), store.put("a", b""), store.create("a", b""), store.delete(["a"]), _keys(store)):
+        with pytest.raises(StoreUnreachable, match=r"no folder .*mnt"):
+            await operation
+    assert list(tmp_path.iterdir()) == []
+    await store.close()
+
+
+async def test_root_that_is_a_file(store: DirectoryStore, root: Path) -> None:
+    """A file where the root should be is refused, not taken for an empty store."""
+    root.write_bytes(b"")
+    with pytest.raises(StoreRefused, match="Not a directory"):
+        await _keys(store)
+    with pytest.raises(StoreRefused):
+        await store.put("a", b"")
+
+
+async def test_file_in_the_way_of_a_folder(store: DirectoryStore) -> None:
+    """`a` and `a/b` cannot both be files; the second is refused."""
+    await store.put("a", b"1")
+    await store.put("c/d", b"1")
+    for key in ("a/b", "a/b/c", "c"):
+        with pytest.raises(StoreRefused):
+            await store.put(key, b"2")
+    assert await _keys(store) == ["a", "c/d"]
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "./a", "a/../b", "..", ".unfinished/a", "a\0b", "x" * 256, "ü" * 128]
+)
+async def test_keys_that_are_no_file_names(store: DirectoryStore, key: str) -> None:
+    """A key that cannot be a file below the root is refused, for every operation."""
+    for operation in (store.get(key), store.put(key, b""), store.create(key, b""), store.delete([key])):
+        with pytest.raises(StoreRefused, match="cannot be the name of a file"):
+            await operation
+
+
+async def test_other_files_are_not_listed(store: DirectoryStore, root: Path) -> None:
+    """Unfinished files, links, pipes and names that are no text are not objects."""
+    await store.put("a/object", b"1")
+    (root / ".unfinished" / "left").write_bytes(b"1")
+    (root / "a" / "link").symlink_to(root / "a" / "object")
+    (root / "looped").symlink_to(root)
+    os.mkfifo(root / "pipe")
+    Path(os.fsdecode(bytes(root) + b"/\xff\xfe")).write_bytes(b"1")
+    assert await _keys(store) == ["a/object"]
+
+
+async def test_nothing_unfinished_is_left(store: DirectoryStore, root: Path) -> None:
+    """After puts, creates, streams and failed ones no unfinished file remains."""
+
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"1"
+        raise ValueError("broke")
+
+    await store.put("a", b"1")
+    await store.create("b", b"1")
+    with pytest.raises(ObjectExists):
+        await store.create("b", b"2")
+    with pytest.raises(ValueError, match="broke"):
+        await store.put_stream("c", breaking())
+    with pytest.raises(StoreRefused):
+        await store.put("a/b", b"1")
+    assert _unfinished(root) == []
+    assert await _keys(store) == ["a", "b"]
+
+
+async def test_old_unfinished_files_are_swept(store: DirectoryStore, root: Path) -> None:
+    """What a dead process left more than a day ago goes at the next write; what is younger stays."""
+    (root / ".unfinished").mkdir(parents=True)
+    for name, age_seconds in (("old", 2 * DAY_SECONDS), ("young", DAY_SECONDS // 2)):
+        left = root / ".unfinished" / name
+        left.write_bytes(b"1")
+        changed = left.stat().st_mtime - age_seconds
+        os.utime(left, (changed, changed))
+    await store.put("a", b"1")
+    assert [path.name for path in _unfinished(root)] == ["young"]
+
+
+async def test_emptied_folders_go(store: DirectoryStore, root: Path) -> None:
+    """Folders that deletions leave empty are removed; others, and the root, stay."""
+    for key in ("a/b/c/1", "a/b/2", "d/3"):
+        await store.put(key, b"")
+    await store.delete(["a/b/c/1", "d/3"])
+    assert sorted(path.name for path in root.iterdir()) == [".unfinished", "a"]
+    assert not (root / "a" / "b" / "c").exists()
+    await store.delete(["a/b/2"])
+    assert [path.name for path in root.iterdir()] == [".unfinished"]
+
+
+async def test_writing_while_folders_vanish(store: DirectoryStore) -> None:
+    """Writes and deletions in one folder at the same time all succeed.
+
+    Seen to fail: with one attempt to place a file instead of `_PLACING_ATTEMPTS`, and with pathlib's own way of
+    making all folders, in one run of five.
+    """
+
+    async def come_and_go(number: int) -> None:
+        for _ in range(100):
+            await store.put(f"folder/{number}", b"")
+            await store.delete([f"folder/{number}"])
+
+    await asyncio.gather(*(come_and_go(number) for number in range(6)))
+    assert await _keys(store) == []
+
+
+async def test_race_between_processes(root: Path) -> None:
+    """Of several processes that create one key, one wins, each time."""
+    program = textwrap.dedent(
+        """
+        import asyncio, sys
+        from pathlib import Path
+        from replicad.errors import ObjectExists
+        from replicad.store.directory import DirectoryStore
+
+        async def main():
+            store, won = DirectoryStore(Path(sys.argv[1])), 0
+            sys.stdin.readline()
+            for number in range(30):
+                try:
+                    await store.create(f"claims/{number}", sys.argv[2].encode())
+                    won += 1
+                except ObjectExists:
+                    pass
+            print(won)
+            await store.close()
+
+        asyncio.run(main())
+        """
+    )
+
+    def race() -> int:
+        contenders = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(root), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            for name in ("one", "two")
+        ]
+        for contender in contenders:
+            assert contender.stdin is not None
+            contender.stdin.write(b"go\n")
+            contender.stdin.flush()
+        return sum(int(contender.communicate(timeout=30)[0]) for contender in contenders)
+
+    assert await asyncio.to_thread(race) == 30
+
+
+@contextlib.contextmanager
+def _as_nobody() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may not")
+async def test_forbidden_folder(store: DirectoryStore, root: Path, tmp_path: Path) -> None:
+    """A folder that may not be read or written is refused, and never an empty store."""
+    await store.put("a/b", b"1")
+    tmp_path.chmod(0o755)
+    root.chmod(0o700)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    with _as_nobody():
+        for operation in (store.get("a/b"), store.put("c", b""), store.create("c", b""), _keys(store)):
+            with pytest.raises(StoreRefused, match="Permission denied"):
+                await operation
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"this machine does not let us mount: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def test_trap_disk_full(small_disk: Path) -> None:
+    """A full disk is NoSpace with the figures, leaves no part of an object, and what was there can be read.
+
+    Seen to fail: with ENOSPC left out of `_FULL`, StoreUnreachable, which would be tried again in vain.
+    """
+    store = DirectoryStore(small_disk / "store")
+    await store.put("a", bytes(30_000))
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield bytes(10_000)
+
+    for operation in (store.put("b", bytes(100_000)), store.create("b", bytes(100_000))):
+        with pytest.raises(NoSpace) as caught:
+            await operation
+        assert caught.value.details["needed_bytes"] == 100_000
+    with pytest.raises(NoSpace):
+        await store.put_stream("b", parts())
+    assert await _keys(store) == ["a"]
+    assert _unfinished(small_disk / "store") == []
+    assert await store.get("a") == bytes(30_000)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(errno.EIO, StoreUnreachable), (errno.ESTALE, StoreUnreachable), (errno.EROFS, StoreRefused)],
+)
+async def test_trouble_while_placing(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
+) -> None:
+    """A mount whose server is away may come back; a read-only one will not."""
+    await store.put("a", b"")
+
+    def trouble(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", trouble)
+    with pytest.raises(expected, match=os.strerror(number)):
+        await store.put("b", b"")
+
+
+async def test_file_system_without_links(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no hard links the store has no conditional writes, and the probe finds that out."""
+
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(ConditionalWritesUnsupported, match="no hard links"):
+        await store.create("a", b"")
+    assert not await probe_conditional_writes(store)
+    await store.put("a", b"1")
+
+
+async def test_trap_rename_without_fsync_of_the_folder(
+    store: DirectoryStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File first, then the name, then the folder and every folder with a new entry: in this order to the disk.
+
+    Seen to fail: without `_fsync_folder` in `_finish` and in `_begin`.
+    """
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noting_fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        order.append("file" if path.parent.name == ".unfinished" else str(path.relative_to(root.parent)))
+        fsync(descriptor)
+
+    def noting_replace(source: Path, target: Path) -> None:
+        order.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    await store.put("a/b/object", b"1")
+    assert order == ["store", ".", "file", "name", "store/a/b", "store/a", "store"]
+    order.clear()
+    await store.put("a/b/second", b"1")
+    assert order == ["file", "name", "store/a/b"]
