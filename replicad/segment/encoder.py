@@ -1,0 +1,192 @@
+"""Segments written front to back: pages go in, finished bytes come out, only the index stays in memory.
+
+Page images of consecutive transactions share blocks, so that many small commits compress as well as
+one large one, and several versions of a hot page compress against each other.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, TypeAlias
+
+import xxhash
+
+from replicad import zstd
+from replicad.document import MAX_MS, MAX_PAGES
+from replicad.position import TXID, WALPosition, lock_page
+from replicad.segment.form import BLOCK, MAX_BLOCK_BYTES, MAX_BLOCKS, MAX_FRAMES, MAX_TRANSACTIONS, TRANSACTION
+from replicad.segment.header import SegmentHeader, encode_head
+from replicad.segment.index import little_endian
+from replicad.segment.trailer import Trailer, check_wal_position, encode_trailer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PageImage: TypeAlias = bytes | bytearray | memoryview
+
+
+class SegmentEncoder:
+    """Encodes one segment.
+
+    Call `add_pages` and `commit` for each transaction, `take` whenever output should leave memory, and
+    `finish` once. Between calls it holds less than `block_bytes` of page images, the output not yet
+    taken, and for the index 4 bytes a frame and 24 bytes a transaction.
+
+    Args:
+        header: what the segment continues from.
+        level: zstd's level.
+        block_bytes: raw bytes of a full block; at least a page goes into each.
+
+    Raises:
+        ValueError: a field of the header is out of range.
+    """
+
+    def __init__(self, header: SegmentHeader, *, level: int = 1, block_bytes: int = 4 << 20) -> None:
+        head = encode_head(header)
+        self.header = header
+        self.raw_bytes = 0  # page images taken in
+        self.transactions = 0  # committed
+        self.last_ms = 0
+        self.checksum = header.checksum_before  # after the last commit
+        self._level = level
+        self._block_frames = max(1, min(block_bytes, MAX_BLOCK_BYTES) // header.page_size)
+        self._lock_page = lock_page(header.page_size)
+        self._pending: list[bytes] = []  # page images of the block being filled, many in each item
+        self._pending_frames = 0
+        self._output: list[bytes] = []
+        self._output_bytes = 0
+        self._object_hash = xxhash.xxh3_128()
+        self._head_hash = xxhash.xxh3_64_intdigest(head)
+        self._offset = 0  # bytes of the object so far
+        self._committed_frames = 0
+        self._pgnos = array("I")
+        self._transaction_records = bytearray()
+        self._block_records = bytearray()
+        self._finished = False
+        self._emit(head)
+        self._data_offset = self._offset
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Page images and output held in memory now (not the index)."""
+        return self._pending_frames * self.header.page_size + self._output_bytes
+
+    @property
+    def last_txid(self) -> TXID:
+        """The last committed transaction, `first_txid - 1` before the first commit."""
+        return TXID(self.header.first_txid + self.transactions - 1)
+
+    def add_pages(self, pgnos: Sequence[int], images: Sequence[PageImage]) -> None:
+        """Add page images to the open transaction, in WAL order; a page may come again.
+
+        The images are copied before this returns, so that their buffers may be used again.
+
+        Raises:
+            ValueError: a page number or an image's size is wrong, or the segment is full or finished;
+                nothing was added.
+        """
+        self._check_pages(pgnos, images)
+        self._pgnos.extend(pgnos)
+        self.raw_bytes += len(images) * self.header.page_size
+        start = 0
+        while start < len(images):
+            stop = start + self._block_frames - self._pending_frames
+            piece = b"".join(images[start:stop] if start or stop < len(images) else images)
+            self._pending.append(piece)
+            self._pending_frames += len(piece) // self.header.page_size
+            if self._pending_frames == self._block_frames:
+                self._close_block()
+            start = stop
+
+    def commit(self, *, commit_ms: int, pages: int, checksum: int) -> None:
+        """Close the open transaction.
+
+        Args:
+            commit_ms: when it was committed, Unix time in ms, UTC; not lower than the one before.
+            pages: size of the database after it.
+            checksum: of the state after it.
+
+        Raises:
+            ValueError: a number is out of range, or the segment is full or finished.
+        """
+        if self._finished or self.transactions == MAX_TRANSACTIONS:
+            raise ValueError("the segment is finished, or full of transactions")
+        if not self.last_ms <= commit_ms <= MAX_MS or not 1 <= pages <= MAX_PAGES or not 0 <= checksum < 1 << 64:
+            raise ValueError(f"commit at {commit_ms} ms (after {self.last_ms}), {pages} pages, checksum {checksum:x}")
+        frames = len(self._pgnos) - self._committed_frames
+        self._transaction_records += TRANSACTION.pack(commit_ms, checksum, pages, frames)
+        self._committed_frames += frames
+        self.transactions += 1
+        self.last_ms = commit_ms
+        self.checksum = checksum
+
+    def take(self) -> list[bytes]:
+        """Return the output finished since the last call, to be stored in order, and let go of it."""
+        output = self._output
+        self._output = []
+        self._output_bytes = 0
+        return output
+
+    def finish(self, wal_end: WALPosition) -> list[bytes]:
+        """Return the rest of the output, with the index and the trailer.
+
+        Args:
+            wal_end: the place in the WAL behind the last transaction.
+
+        Raises:
+            ValueError: a transaction is open, or none was committed, or `wal_end` is no such place.
+        """
+        if self._finished or not self.transactions or self._committed_frames != len(self._pgnos):
+            raise ValueError("the segment is finished already, or empty, or a transaction is open")
+        check_wal_position(wal_end)
+        self._finished = True
+        if self._pending_frames:
+            self._close_block()
+        index_offset = self._offset
+        index = zstd.compress(
+            b"".join((self._transaction_records, little_endian(self._pgnos), self._block_records)), self._level
+        )
+        self._emit(index)
+        trailer = Trailer(
+            data_offset=self._data_offset,
+            index_offset=index_offset,
+            index_bytes=len(index),
+            frames=len(self._pgnos),
+            blocks=len(self._block_records) // BLOCK.size,
+            first_txid=self.header.first_txid,
+            last_txid=self.last_txid,
+            checksum_before=self.header.checksum_before,
+            checksum_after=self.checksum,
+            wal_end=wal_end,
+            head_hash=self._head_hash,
+            index_hash=xxhash.xxh3_64_intdigest(index),
+        )
+        self._output.append(encode_trailer(trailer, self._object_hash))
+        return self.take()
+
+    def _check_pages(self, pgnos: Sequence[int], images: Sequence[PageImage]) -> None:
+        blocks = (len(self._pgnos) + len(pgnos)) // self._block_frames + 1
+        if self._finished or len(self._pgnos) + len(pgnos) > MAX_FRAMES or blocks > MAX_BLOCKS:
+            raise ValueError("the segment is finished, or full")
+        if len(pgnos) != len(images):
+            raise ValueError(f"{len(pgnos)} page numbers for {len(images)} images")
+        if not pgnos:
+            return
+        if min(pgnos) < 1 or max(pgnos) > MAX_PAGES or self._lock_page in pgnos:
+            raise ValueError(f"page numbers {min(pgnos)} to {max(pgnos)}: out of range, or the lock page is among them")
+        if set(map(len, images)) != {self.header.page_size}:
+            raise ValueError(f"an image is not of {self.header.page_size} bytes")
+
+    def _close_block(self) -> None:
+        raw = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+        self._pending.clear()
+        stored = zstd.compress(raw, self._level)
+        self._block_records += BLOCK.pack(len(stored), self._pending_frames, xxhash.xxh3_64_intdigest(stored))
+        self._pending_frames = 0
+        self._emit(stored)
+
+    def _emit(self, stored: bytes) -> None:
+        self._object_hash.update(stored)
+        self._offset += len(stored)
+        self._output.append(stored)
+        self._output_bytes += len(stored)

@@ -1,0 +1,61 @@
+"""The shape of a segment: magic numbers, fixed-size records, limits. docs/format.md holds the tables.
+
+    head     magic, version, length, JSON header
+    blocks   independent zstd frames, each of whole page images
+    index    one zstd frame: transactions, page numbers, blocks
+    trailer  fixed size: where the index is, what the segment covers, hashes
+
+All integers are little endian and unsigned. Nothing in the head is known only at the end, so that a
+transaction larger than memory streams through; nothing before the trailer is needed to find the rest,
+so that a reader of a large object asks for its end first.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+VERSION: Final = 1
+"""The version that is written, and the newest that is read."""
+
+HEAD_MAGIC: Final = b"\x89RPDSEG\n"  # a high bit and a newline: text-mode transfers and 7-bit channels show
+TRAILER_MAGIC: Final = b"RPDTAIL\n"
+
+HEAD: Final = struct.Struct("<8sII")
+"""magic, version, bytes of the JSON header that follows."""
+
+TRANSACTION: Final = struct.Struct("<QQII")
+"""commit_ms, checksum after, database size after in pages, frames."""
+
+PGNO: Final = struct.Struct("<I")
+"""The page number of one frame."""
+
+BLOCK: Final = struct.Struct("<IIQ")
+"""stored bytes, frames, xxh3_64 of the stored bytes."""
+
+TRAILER: Final = struct.Struct("<QQQQIIQQQQ8sQ8sQQ16sQII8s")
+"""See the table in docs/format.md; `replicad.segment.trailer` names the fields in order."""
+
+TRAILER_BYTES: Final = TRAILER.size
+OBJECT_HASH_OFFSET: Final = 112
+"""Offset in the trailer of the object's hash, which covers everything before it."""
+
+TRAILER_HASH_OFFSET: Final = 128
+"""Offset in the trailer of its own hash, so that it can be trusted when only the end was fetched."""
+
+HEAD_BYTES_HINT: Final = 512
+"""A read this long from the front holds the whole head of every segment written so far."""
+
+FLAG_WAL: Final = 1
+"""In the trailer's flags: there was a WAL, so its salts are known."""
+
+MAX_HEADER_BYTES: Final = 64 << 10
+MAX_BLOCK_BYTES: Final = 64 << 20
+"""Raw bytes of the largest block that is read."""
+
+MAX_TRANSACTIONS: Final = 1 << 20
+"""Transactions in one segment: a reader keeps an object for each."""
+
+MAX_BLOCKS: Final = 1 << 20
+MAX_FRAMES: Final = 1 << 28
+"""Frames in one segment: a reader keeps 4 bytes for each."""

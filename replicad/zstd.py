@@ -1,0 +1,60 @@
+"""Zstandard frames of known size: what comes out is bounded before anything is allocated.
+
+Every frame names its content size. A frame that names another size than the caller expects is
+refused unread, so a hostile frame cannot make more memory than the size that was already accepted.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import zstandard
+
+from replicad.errors import Damaged
+
+MAX_RATIO = 32_768
+"""No frame expands further: a zstd block of at least 4 stored bytes gives at most 128 KiB (RFC 8878)."""
+
+
+class _PerThread(threading.local):
+    """Contexts are costly to make and not safe to share: each thread keeps its own."""
+
+    def __init__(self) -> None:
+        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_contexts = _PerThread()
+
+
+def compress(raw: bytes | bytearray | memoryview, level: int) -> bytes:
+    """Return one frame that names its content size and has no checksum (callers keep better ones)."""
+    compressor = _contexts.compressors.get(level)
+    if compressor is None:
+        compressor = zstandard.ZstdCompressor(
+            level=level, write_content_size=True, write_checksum=False, write_dict_id=False
+        )
+        _contexts.compressors[level] = compressor
+    return compressor.compress(raw)
+
+
+def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: str) -> bytes:
+    """Return the content of the one frame in `stored`, which must be `raw_bytes` long.
+
+    Callers bound `raw_bytes` first: it is allocated at once.
+
+    Raises:
+        Damaged: not exactly one whole frame of that size; `what` and `where` name it in the message.
+    """
+    try:
+        size = zstandard.frame_content_size(stored)
+        if size != raw_bytes or raw_bytes > len(stored) * MAX_RATIO:
+            raise Damaged(
+                what=what,
+                where=f"{where}, content size",
+                expected=f"{raw_bytes} bytes",
+                found=f"{size} bytes in {len(stored)}",
+            )
+        return _contexts.decompressor.decompress(stored, max_output_size=raw_bytes, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
