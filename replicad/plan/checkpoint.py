@@ -28,7 +28,7 @@ class WALState:
     page_size: int
     file_bytes: int
     idle_seconds: float  # since the last commit was seen
-    since_room_seconds: float  # since the last attempt to make room
+    since_room_seconds: float  # since the last checkpoint, done or tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +43,12 @@ class CheckpointLimits:
 
 def decide(wal: WALState, limits: CheckpointLimits) -> Checkpoint | None:
     """Return what to do about the WAL now, or None to leave it alone."""
+    if wal.since_room_seconds < limits.room_interval_seconds:
+        return None
     idle = wal.idle_seconds >= limits.idle_seconds
-    if wal.frames * wal.page_size >= limits.room_bytes and wal.frames > 0:
-        # Most of a large WAL may be copied already: at rest on mark 0 the next writer resets it unasked.
-        if idle and wal.frames == wal.backfilled:
-            return Checkpoint.SHRINK if wal.file_bytes >= limits.shrink_factor * limits.room_bytes else None
-        return Checkpoint.ROOM if wal.since_room_seconds >= limits.room_interval_seconds else None
-    if idle and wal.backfilled < wal.frames and wal.since_room_seconds >= limits.room_interval_seconds:
-        return Checkpoint.REST
-    if idle and wal.frames == wal.backfilled and wal.file_bytes >= limits.shrink_factor * limits.room_bytes:
-        return Checkpoint.SHRINK
-    return None
+    at_rest = idle and wal.frames == wal.backfilled
+    if at_rest:  # the next writer begins the WAL again from the front, unasked
+        return Checkpoint.SHRINK if wal.file_bytes >= limits.shrink_factor * limits.room_bytes else None
+    if wal.frames * wal.page_size >= limits.room_bytes:
+        return Checkpoint.ROOM
+    return Checkpoint.REST if idle else None

@@ -1,0 +1,109 @@
+"""The snapshot of a plan: pages that no segment has settled, by way of the chunks that hold them.
+
+A chunk with nothing left to settle is not fetched, one that stands in the old file is taken from there, and one
+that occurs several times is fetched once.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicad.restore.faults import suspected
+from replicad.snapshot import decompress_chunk
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
+    from replicad.errors import ReplicadError
+    from replicad.plan.listing import ManifestObject
+    from replicad.restore.old_file import OldFile
+    from replicad.restore.workshop import Workshop
+    from replicad.snapshot import Chunk, Manifest
+
+
+class Chunks:
+    """The chunks of one attempt.
+
+    Args:
+        workshop: what the parts of the attempt share.
+        stored: the manifest's object, which is at fault when a chunk is.
+        manifest: what it says.
+        old: the file at the target, None when there is none to take chunks from.
+        unusable: chunks that are known to be damaged or gone, by their key.
+    """
+
+    def __init__(
+        self,
+        workshop: Workshop,
+        stored: ManifestObject,
+        manifest: Manifest,
+        *,
+        old: OldFile | None,
+        unusable: Mapping[str, ReplicadError],
+    ) -> None:
+        self.reused_bytes = 0
+        self._workshop = workshop
+        self._stored = stored
+        self._manifest = manifest
+        self._old = old
+        self._unusable = unusable
+        self._chunk_bytes = manifest.chunk_pages * manifest.page_size
+
+    async def apply(self, group: asyncio.TaskGroup) -> None:
+        """Settle the pages that are left; what is still being written when this returns is in the group.
+
+        Raises:
+            ReplicadError: the store or the disk failed. Chunks that cannot be used fail the group (`Unusable`).
+        """
+        work = self._workshop.work
+        for chunk, numbers in self._needed().items():
+            taken_bytes = await work.take(2 * chunk.stored_bytes + chunk.raw_bytes)
+            group.create_task(self._settle(chunk, numbers, taken_bytes))
+
+    def _needed(self) -> dict[Chunk, list[int]]:
+        """Return the chunks that hold unsettled pages, each with the numbers of its places in the image."""
+        needed: dict[Chunk, list[int]] = {}
+        settled, pages = self._workshop.settled, self._manifest.chunk_pages
+        for number, chunk in enumerate(self._manifest.chunks):
+            if next(settled.runs(number * pages, pages), None) is None:
+                self._workshop.progress.advanced(chunk.stored_bytes)
+            else:
+                needed.setdefault(chunk, []).append(number)
+        return needed
+
+    async def _settle(self, chunk: Chunk, numbers: list[int], taken_bytes: int) -> None:
+        workshop = self._workshop
+        if self._old is not None and await workshop.fetch.threads.run(self._reuse, self._old, chunk, numbers):
+            self.reused_bytes += chunk.raw_bytes * len(numbers)
+        else:
+            await self._fetch(chunk, numbers)
+        workshop.work.give_back(taken_bytes)
+        workshop.progress.advanced(chunk.stored_bytes * len(numbers))
+
+    async def _fetch(self, chunk: Chunk, numbers: list[int]) -> None:
+        with suspected(self._stored.name, chunk=chunk.key):
+            if chunk.key in self._unusable:  # found out by an earlier attempt
+                raise self._unusable[chunk.key]
+            await self._workshop.fetch.proven(chunk.key, partial(self._unpack, chunk, numbers))
+
+    def _reuse(self, old: OldFile, chunk: Chunk, numbers: list[int]) -> bool:
+        raw = old.chunk(chunk.name, chunk.raw_bytes, (number * self._chunk_bytes for number in numbers))
+        if raw is not None:
+            self._write(raw, numbers)
+        return raw is not None
+
+    def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes) -> None:
+        self._write(decompress_chunk(stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key), numbers)
+
+    def _write(self, raw: bytes, numbers: list[int]) -> None:
+        """Write the unsettled pages of a chunk to its places in the image. Runs in a thread."""
+        if raw == bytes(len(raw)):
+            return  # the file is made of zeros already: a hole costs neither time nor room
+        view, size, pages = memoryview(raw), self._manifest.page_size, self._manifest.chunk_pages
+        for number in numbers:
+            first = number * pages
+            for index, count in self._workshop.settled.runs(first, pages):
+                images = view[(index - first) * size : (index - first + count) * size]
+                self._workshop.image.write_run(index, images)

@@ -1,0 +1,62 @@
+"""GETs of one restore: bounded, counted, and looked at twice before an object is called damaged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from replicad.errors import Damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicad.host.threads import Threads
+    from replicad.store.protocol import ObjectStore
+
+T = TypeVar("T")
+
+
+class Fetch:
+    """Reads objects of one store.
+
+    Args:
+        store: the database's own part of the store.
+        threads: where bytes are unpacked, hashed and written.
+        concurrency: how many requests are under way at once.
+    """
+
+    def __init__(self, store: ObjectStore, threads: Threads, *, concurrency: int) -> None:
+        self.threads = threads
+        self.requests = 0
+        self.fetched_bytes = 0
+        self._store = store
+        self._room = asyncio.Semaphore(concurrency)
+
+    async def read(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
+        """Return the bytes [start, stop) of an object.
+
+        Raises:
+            ObjectMissing: it is not there (any more).
+            StoreUnreachable: the store does not answer.
+            StoreRefused: the store does not let us.
+        """
+        async with self._room:
+            self.requests += 1
+            body = await self._store.get(key, start=start, stop=stop)
+        self.fetched_bytes += len(body)
+        return body
+
+    async def proven(self, key: str, use: Callable[[bytes], T], *, start: int = 0, stop: int | None = None) -> T:
+        """Return what `use`, called in a thread, makes of the bytes [start, stop) of an object.
+
+        When `use` finds them damaged they are fetched once more: what broke on the way (a proxy that answers 200
+        with half a body) is sound the second time, what is broken in the store is not.
+
+        Raises:
+            Damaged: they were damaged both times.
+            Exception: as `read`, and whatever else `use` raises.
+        """
+        try:
+            return await self.threads.run(use, await self.read(key, start=start, stop=stop))
+        except Damaged:
+            return await self.threads.run(use, await self.read(key, start=start, stop=stop))

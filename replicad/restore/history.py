@@ -1,0 +1,101 @@
+"""Reading what the store holds of one database: LISTs, and the small documents that tie epochs together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicad.errors import ObjectMissing
+from replicad.layout import CLAIMS, EPOCHS, end_key, epoch_prefix, parse_chunk, start_key
+from replicad.ownership.records import decode_end, decode_start
+from replicad.plan.line import History
+from replicad.plan.listing import read_listing
+from replicad.restore.together import gather_bounded
+
+if TYPE_CHECKING:
+    from replicad.ownership.records import EpochEnd, EpochStart
+    from replicad.position import Epoch
+    from replicad.store.protocol import ObjectStore
+
+_MAX_CHUNKS_IN_A_ROW = 1_000
+"""A page of a LIST: reading on costs nothing up to here; asking again for what lies behind the chunks does."""
+
+_BEHIND_CHUNKS = "chunks0"  # "0" follows "/": behind every chunk, before all else that an epoch's folder holds
+
+_ATTEMPTS = 3
+CONCURRENCY = 16
+
+
+async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concurrency: int = CONCURRENCY) -> History:
+    """Return what the store holds of the database below its prefix.
+
+    Costs a LIST per 1 000 segments and snapshots, one or two more per epoch with many chunks, a GET per epoch, and
+    one for the end of the newest.
+
+    Args:
+        store: the database's own part of the store.
+        epoch: an epoch whose end is to be read too.
+        concurrency: how many GETs are under way at once.
+
+    Raises:
+        StoreUnreachable: the store does not answer.
+        StoreRefused: the store does not let us.
+        ObjectMissing: a start that is listed cannot be read, however often it is tried.
+        Damaged: a start or an end is not what it should be.
+        NewerFormat: one was written by a later replicad.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return await _read(store, epoch, concurrency)
+        except ObjectMissing:  # an epoch that nothing needs any more was deleted between LIST and GET
+            continue
+    return await _read(store, epoch, concurrency)
+
+
+async def _read(store: ObjectStore, epoch: Epoch | None, concurrency: int) -> History:
+    claims, objects = await gather_bounded((_list_claims(store), _list_epochs(store)), 2)
+    listing = read_listing(claims + objects)
+    ends = sorted(listing.ends & {max(listing.starts, default=None), epoch})
+    starts = sorted(listing.starts)
+    found_starts = await gather_bounded((_start(store, number) for number in starts), concurrency)
+    found_ends = await gather_bounded((_end(store, number) for number in ends), concurrency)
+    return History(
+        label=store.url,
+        listing=listing,
+        starts=dict(zip(starts, found_starts, strict=True)),
+        ends=dict(zip(ends, found_ends, strict=True)),
+    )
+
+
+async def _list_claims(store: ObjectStore) -> list[tuple[str, int]]:
+    return [(found.key, found.size_bytes) async for found in store.list(CLAIMS)]
+
+
+async def _list_epochs(store: ObjectStore) -> list[tuple[str, int]]:
+    """List every epoch's folder, jumping over chunks: a plan needs none of them, and they are most of the keys."""
+    objects: list[tuple[str, int]] = []
+    behind: str | None = ""
+    while behind is not None:
+        behind = await _list_on(store, behind, objects)
+    return objects
+
+
+async def _list_on(store: ObjectStore, after: str, objects: list[tuple[str, int]]) -> str | None:
+    """Add what is listed behind `after`, up to the end (return None) or too many chunks (return where to go on)."""
+    in_a_row = 0
+    async for found in store.list(EPOCHS, after=after):
+        objects.append((found.key, found.size_bytes))
+        chunk = parse_chunk(found.key)
+        in_a_row = 0 if chunk is None else in_a_row + 1
+        if chunk is not None and in_a_row >= _MAX_CHUNKS_IN_A_ROW:
+            return f"{epoch_prefix(chunk[0])}{_BEHIND_CHUNKS}"
+    return None
+
+
+async def _start(store: ObjectStore, epoch: Epoch) -> EpochStart:
+    key = start_key(epoch)
+    return decode_start(await store.get(key), what=key)
+
+
+async def _end(store: ObjectStore, epoch: Epoch) -> EpochEnd:
+    key = end_key(epoch)
+    return decode_end(await store.get(key), what=key)

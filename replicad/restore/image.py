@@ -1,0 +1,173 @@
+"""The temporary file in which a database is put together, beside the place where it will stand.
+
+It is made at its full size at once, so that the pages nobody writes (the lock page, and what a growing
+database skipped) are zeros. Threads write disjoint parts of it at the same time; now and then one of them
+stays behind to see that the disk gets to work, which would otherwise begin when the last byte has come.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from replicad.errors import FileUnusable, NoSpace
+from replicad.host.files import free_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from replicad.restore.settled import Frames
+
+_IOV_MAX = os.sysconf("SC_IOV_MAX")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FLUSH_BYTES = 64 << 20  # written between two of these visits to the disk
+_NEW_MODE = 0o644  # less the umask: what SQLite gives a new database
+
+
+class Image:
+    """An open temporary file.
+
+    Args:
+        path: where it is made; nothing may be there.
+        size_bytes: of the database.
+        page_size: in bytes.
+    """
+
+    def __init__(self, path: Path, *, size_bytes: int, page_size: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self.page_size = page_size
+        self._unflushed_bytes = 0  # counted without a lock: it only says about when
+        self._flushing = threading.Lock()
+        with self._problems("created"):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
+            try:
+                os.ftruncate(self._descriptor, size_bytes)
+            except BaseException:
+                self.discard()
+                raise
+
+    @property
+    def pages(self) -> int:
+        """Size of the database in pages."""
+        return self.size_bytes // self.page_size
+
+    def write_run(self, index: int, images: bytes | memoryview) -> None:
+        """Write page images in a row, the first one of page `index` (0-based).
+
+        Raises:
+            NoSpace: the disk is full.
+            FileUnusable: it cannot be written for another reason.
+        """
+        self._write(index * self.page_size, [images])
+
+    def write_frames(self, frames: Frames, block: bytes, first_frame: int) -> None:
+        """Write the frames of a block; `first_frame` is the number of the block's first one.
+
+        Raises:
+            NoSpace: the disk is full.
+            FileUnusable: it cannot be written for another reason.
+        """
+        size = self.page_size
+        view = memoryview(block)
+        for pgno, numbers in _rows(frames):
+            images = [view[(number - first_frame) * size : (number - first_frame + 1) * size] for number in numbers]
+            self._write((pgno - 1) * size, images)
+
+    def read(self, offset: int, buffer: bytearray) -> int:
+        """Read into the buffer from a place in the file; return how many bytes there were.
+
+        Raises:
+            FileUnusable: it cannot be read.
+        """
+        with self._problems("read back"):
+            return os.preadv(self._descriptor, [buffer], offset)
+
+    def sync(self) -> None:
+        """Wait until everything written survives a power cut.
+
+        Raises:
+            NoSpace: the disk is full.
+            FileUnusable: it cannot be synced.
+        """
+        with self._problems("synced"):
+            os.fsync(self._descriptor)
+
+    def take_over(self, old: Path) -> None:
+        """Take the permissions of the file that this one replaces, and its owner as far as that is allowed."""
+        with self._problems("given the old permissions"), suppress(FileNotFoundError):
+            found = old.stat()
+            with suppress(PermissionError):
+                os.fchown(self._descriptor, found.st_uid, found.st_gid)
+            os.fchmod(self._descriptor, stat.S_IMODE(found.st_mode))
+
+    def close(self) -> None:
+        """Close the file; it stays where it is. Safe to repeat."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def discard(self) -> None:
+        """Close the file and remove it. Safe to repeat, also after it was renamed."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, offset: int, images: Sequence[bytes | memoryview]) -> None:
+        with self._problems("written"):
+            for begin in range(0, len(images), _IOV_MAX):
+                part = images[begin : begin + _IOV_MAX]
+                length = sum(map(len, part))
+                written = os.pwritev(self._descriptor, part, offset)
+                if written < length:  # the disk is nearly full, or a signal came: the rest says which
+                    self._write_rest(offset + written, b"".join(part)[written:])
+                offset += length
+                self._unflushed_bytes += length
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unflushed_bytes >= _FLUSH_BYTES and self._flushing.acquire(blocking=False):
+            try:
+                self._unflushed_bytes = 0
+                os.fdatasync(self._descriptor)
+            finally:
+                self._flushing.release()
+
+    def _write_rest(self, offset: int, rest: bytes) -> None:
+        while rest:
+            written = os.pwrite(self._descriptor, rest, offset)
+            offset, rest = offset + written, rest[written:]
+
+    @contextmanager
+    def _problems(self, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise disk_error(self.path, operation, error, needed_bytes=self.size_bytes) from error
+
+
+def disk_error(path: Path, operation: str, error: OSError, *, needed_bytes: int) -> NoSpace | FileUnusable:
+    """Return the error of ours that says what the operating system said."""
+    if error.errno in _NO_ROOM:
+        return NoSpace(path=path.parent, needed_bytes=needed_bytes, free_bytes=free_bytes(path.parent))
+    hint = "Check that the folder can be written to by this user, and that its disk works."
+    return FileUnusable(path=path, operation=operation, found=error.strerror or repr(error), hint=hint)
+
+
+def _rows(frames: Iterable[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
+    """Return (first page, frame numbers) of pages that follow one another, so that one call writes them."""
+    row: list[int] = []
+    first = 0
+    for pgno, number in sorted(frames):
+        if row and pgno == first + len(row):
+            row.append(number)
+            continue
+        if row:
+            yield first, row
+        first, row = pgno, [number]
+    if row:
+        yield first, row

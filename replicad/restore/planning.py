@@ -1,0 +1,119 @@
+"""From a request to a plan, and from a plan that failed to another one for the same transaction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from replicad.errors import Damaged, HistoryGap, ObjectMissing, ProofFailed, TargetOutsideWindow
+from replicad.observe import events
+from replicad.plan.line import line_of_history
+from replicad.plan.restore import RestorePlan, plan_restore
+from replicad.plan.target import AtTXID
+from replicad.restore.history import read_history
+from replicad.restore.segments import open_segment
+
+if TYPE_CHECKING:
+    from replicad.errors import ReplicadError
+    from replicad.plan.line import Line
+    from replicad.plan.target import CommitTimes, Target
+    from replicad.position import TXID, Epoch
+    from replicad.restore.faults import Unusable
+    from replicad.restore.fetch import Fetch
+    from replicad.store.protocol import ObjectStore
+
+MAX_PLANS = 16
+"""Plans that are tried before a restore gives up: each new one leaves out at least one object more."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Planner:
+    """Makes the plans of one restore, and remembers what turned out not to be usable.
+
+    Args:
+        store: the database's own part of the store.
+        fetch: reads the indexes that decide what a time means.
+        target: what is asked for.
+        epoch: the line of this epoch; None: the newest line.
+    """
+
+    def __init__(self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None) -> None:
+        self.unusable: set[str] = set()  # keys of segments and manifests
+        self.unusable_chunks: dict[str, ReplicadError] = {}
+        self._store = store
+        self._fetch = fetch
+        self._target = target
+        self._epoch = epoch
+        self._plans = 0
+
+    async def first(self) -> RestorePlan:
+        """Read the history and return the plan for the target.
+
+        Raises:
+            NoBackup: nothing was ever stored.
+            TargetOutsideWindow: the target lies outside of what can be restored.
+            HistoryGap: what was committed at the target cannot be restored.
+            UsageError: the epoch asked for never started.
+            Damaged: the starts of the epochs contradict one another.
+            ReplicadError: the store failed.
+        """
+        line = await self._line()
+        times: dict[str, CommitTimes] = {}
+        while True:
+            answer = plan_restore(line, self._target, times=times, without=self.unusable)
+            if isinstance(answer, RestorePlan):
+                return answer
+            try:
+                opened = await open_segment(self._fetch, answer.segment, database_id=line.database_id)
+            except (Damaged, ObjectMissing) as error:
+                self._note(answer.segment.name, error)
+            else:
+                times[answer.segment.name] = opened.commit_times
+
+    async def another(self, txid: TXID, fault: Unusable) -> RestorePlan:
+        """Return another way to the transaction, on a history read anew (what is missing may have been rolled up).
+
+        Raises:
+            HistoryGap: there is none; names what was wrong, and the nearest instants.
+            ProofFailed: there is none, and what was wrong is that the whole is not what it should be.
+            ReplicadError: the store failed.
+        """
+        self._plans += 1
+        if fault.chunk is not None:
+            self.unusable_chunks[fault.chunk] = fault.error
+        line = await self._line()
+        problem: HistoryGap | TargetOutsideWindow | None = None
+        for suspect in fault.suspects:
+            try:
+                plan = plan_restore(line, AtTXID(txid), without=self.unusable | {suspect})
+            except (HistoryGap, TargetOutsideWindow) as error:
+                problem = problem or error
+                continue
+            if isinstance(plan, RestorePlan) and self._plans < MAX_PLANS:
+                self._note(suspect, fault.error)
+                return plan
+        if isinstance(fault.error, ProofFailed):
+            raise fault.error
+        nearest = problem.details["nearest"] if problem else "not known"
+        raise HistoryGap(
+            database=line.label, target=self._target, found=_brief(fault.error), nearest=nearest
+        ) from fault.error
+
+    async def _line(self) -> Line:
+        return line_of_history(await read_history(self._store, epoch=self._epoch), epoch=self._epoch)
+
+    def _note(self, name: str, error: ReplicadError) -> None:
+        self.unusable.add(name)
+        _log.warning(events.OBJECT_UNUSABLE, key=name, found=_brief(error))
+
+
+def _brief(error: ReplicadError) -> str:
+    """Return what is wrong, without the advice: the error that quotes it has its own."""
+    if isinstance(error, ObjectMissing):
+        return f"{error.details['key']} is missing"
+    if isinstance(error, Damaged):
+        found = error.details
+        return f"{found['what']} is damaged ({found['where']}: expected {found['expected']}, found {found['found']})"
+    return str(error)

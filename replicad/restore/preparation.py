@@ -1,0 +1,100 @@
+"""What has to be known before anything is written: the snapshot's manifest, and the state to be reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicad.errors import Damaged
+from replicad.position import Position
+from replicad.restore.faults import suspected
+from replicad.restore.request import Estimate
+from replicad.restore.segments import WHOLE_BYTES, OpenSegment, open_segment
+from replicad.snapshot import Manifest, decode_manifest
+
+if TYPE_CHECKING:
+    from replicad.plan.restore import RestorePlan
+    from replicad.plan.target import Target
+    from replicad.restore.fetch import Fetch
+
+_OPENING_REQUESTS = 2  # tail and head of a large segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """A plan, and what its snapshot and its newest segment say."""
+
+    plan: RestorePlan
+    manifest: Manifest
+    newest: OpenSegment | None  # None: the snapshot alone is the target
+    position: Position  # to be reached
+    commit_ms: int
+
+    @property
+    def database_bytes(self) -> int:
+        """Size of the database file."""
+        return self.position.pages * self.manifest.page_size
+
+    @property
+    def total_bytes(self) -> int:
+        """The most that is fetched for segments and chunks."""
+        return self.plan.log_bytes + self.manifest.stored_bytes
+
+    def estimate(self, target: Target) -> Estimate:
+        """Return what carrying the plan out takes at most."""
+        sizes = [part.stored.stored.size_bytes for part in self.plan.segments]
+        large = [size for size in sizes if size > WHOLE_BYTES]
+        ranges = sum(_OPENING_REQUESTS + -(-size // WHOLE_BYTES) for size in large)
+        chunks = {chunk.key: chunk.stored_bytes for chunk in self.manifest.chunks}
+        return Estimate(
+            target=target,
+            position=self.position,
+            commit_ms=self.commit_ms,
+            page_size=self.manifest.page_size,
+            snapshot=self.plan.manifest.name,
+            segments=tuple(part.name for part in self.plan.segments),
+            fetched_bytes=sum(sizes) + sum(chunks.values()) + self.plan.manifest.size_bytes,
+            requests=len(sizes) - len(large) + ranges + len(chunks) + 1,
+        )
+
+
+async def prepare(fetch: Fetch, plan: RestorePlan) -> Preparation:
+    """Read the manifest, and the newest segment's index.
+
+    Raises:
+        Unusable: one of the two cannot be used.
+        ReplicadError: the store failed.
+    """
+    name = plan.manifest.name
+    with suspected(name):
+        manifest = await fetch.proven(name, partial(decode_manifest, what=name))
+        _check_identity(plan, manifest)
+    if not plan.segments:
+        return Preparation(
+            plan=plan, manifest=manifest, newest=None, position=manifest.position, commit_ms=manifest.commit_ms
+        )
+    part = plan.segments[-1]
+    with suspected(part.name):
+        newest = await open_segment(fetch, part.stored, database_id=plan.line.database_id)
+    if newest.index.header.page_size != manifest.page_size:
+        with suspected(part.name, name):
+            found = newest.index.header.page_size
+            raise Damaged(what=part.name, where="page_size", expected=manifest.page_size, found=found)
+    state = newest.state_after(plan.txid)
+    position = Position(epoch=part.stored.stored.key.epoch, txid=plan.txid, checksum=state.checksum, pages=state.pages)
+    return Preparation(
+        plan=plan, manifest=manifest, newest=newest, position=position, commit_ms=newest.commit_ms(plan.txid)
+    )
+
+
+def _check_identity(plan: RestorePlan, manifest: Manifest) -> None:
+    key = plan.manifest.key
+    for where, expected, found in (
+        ("database_id", plan.line.database_id, manifest.database_id),
+        ("epoch", key.epoch, manifest.epoch),
+        ("txid", key.txid, manifest.txid),
+        ("commit_ms", key.ms, manifest.commit_ms),
+    ):
+        if expected != found:
+            raise Damaged(what=plan.manifest.name, where=where, expected=expected, found=found)

@@ -1,0 +1,260 @@
+"""Restore a database: plan, fetch, put together, prove, put in place.
+
+Nothing at the target changes before the new file is proven; whatever goes wrong, what stood there stands, and
+nothing else is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from replicad.errors import NoSpace, ProofFailed, ReplicadError
+from replicad.host.files import free_bytes
+from replicad.host.threads import Threads
+from replicad.observe import events
+from replicad.plan.target import format_ms
+from replicad.restore.chain import Chain
+from replicad.restore.chunks import Chunks
+from replicad.restore.faults import Unusable
+from replicad.restore.fetch import Fetch
+from replicad.restore.image import Image
+from replicad.restore.old_file import open_old
+from replicad.restore.place import Place, resolve_target
+from replicad.restore.planning import Planner
+from replicad.restore.preparation import prepare
+from replicad.restore.prove import ask_sqlite, interruptible, read_back
+from replicad.restore.request import Integrity, Restored
+from replicad.restore.together import gather_bounded, task_group
+from replicad.restore.workshop import Workshop
+from replicad.wal.pagetable import PageTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replicad.host.clock import Clock
+    from replicad.plan.restore import RestorePlan
+    from replicad.restore.old_file import OldFile
+    from replicad.restore.preparation import Preparation
+    from replicad.restore.progress import Progress
+    from replicad.restore.request import Estimate, RestoreRequest
+    from replicad.store.protocol import ObjectStore
+
+_log = structlog.get_logger(__name__)
+
+
+async def restore(store: ObjectStore, request: RestoreRequest, progress: Progress, clock: Clock) -> Restored:
+    """Restore the database below the store's prefix to `request.target`, at `request.path`.
+
+    No connection of this process may be open on the file at the target.
+
+    Raises:
+        TargetExists: the target is there, and `force` is not set; nothing was fetched.
+        TargetBusy: the target is being restored to, or is open.
+        NoBackup: nothing was ever stored.
+        TargetOutsideWindow: the target lies outside of what can be restored.
+        HistoryGap: what was committed at the target cannot be restored; an object may be damaged or missing.
+        UsageError: the epoch asked for never started.
+        Damaged: the starts of the epochs contradict one another.
+        NewerFormat: an object was written by a later replicad.
+        ProofFailed: the file is not what the source was, or SQLite finds fault with it; it is not put in place.
+        NoSpace: the disk is full.
+        FileUnusable: the target's folder cannot be used.
+        StoreUnreachable, StoreRefused, WrongKey: the store cannot be read.
+    """
+    threads = Threads("restore", request.limits.threads)
+    try:
+        return await _Restore(store, request, progress, clock, threads).run()
+    except ReplicadError as error:
+        _log.error(events.RESTORE_FAILED, path=str(request.path), target=str(request.target), error=str(error))
+        raise
+    finally:
+        progress.finished()
+        await threads.close()
+
+
+async def estimate(store: ObjectStore, request: RestoreRequest) -> Estimate:
+    """Return what `restore` would do: the way is found, the manifest and an index or two are read, nothing is written.
+
+    Raises:
+        ReplicadError: as `restore`, as far as it can be known by now.
+    """
+    threads = Threads("restore", request.limits.threads)
+    try:
+        fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
+        planner = Planner(store, fetch, request.target, request.epoch)
+        prepared = await _prepare(fetch, planner, await planner.first())
+        return prepared.estimate(request.target)
+    finally:
+        await threads.close()
+
+
+async def _prepare(fetch: Fetch, planner: Planner, plan: RestorePlan) -> Preparation:
+    """Prepare the plan, or the first of those around its faults that can be prepared."""
+    while True:
+        try:
+            return await prepare(fetch, plan)
+        except Unusable as fault:
+            plan = await planner.another(plan.txid, fault)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Built:
+    """A proven, synced file under its temporary name."""
+
+    image: Image
+    prepared: Preparation
+    reused_bytes: int
+    table: PageTable | None
+
+
+class _Restore:
+    """One restore from beginning to end."""
+
+    def __init__(
+        self, store: ObjectStore, request: RestoreRequest, progress: Progress, clock: Clock, threads: Threads
+    ) -> None:
+        self._request = request
+        self._progress = progress
+        self._clock = clock
+        self._threads = threads
+        self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
+        self._planner = Planner(store, self._fetch, request.target, request.epoch)
+
+    async def run(self) -> Restored:
+        began = self._clock.monotonic()
+        run = self._threads.run
+        target = await run(resolve_target, self._request.path, force=self._request.force)
+        prepared = await _prepare(self._fetch, self._planner, await self._planner.first())
+        _log.info(events.RESTORE_STARTED, path=str(target), **_place_in_history(prepared))
+        place = await run(Place, target)
+        try:
+            built = await self._build_beside(place, prepared)
+            try:
+                await run(built.image.close)
+                now_ms, keep = self._clock.now_ms(), self._request.keep_replaced
+                moved = await run(place.put, built.image.path, keep_replaced=keep, now_ms=now_ms)
+            except BaseException:
+                await run(built.image.discard)
+                raise
+        finally:
+            await run(place.release)
+        restored = self._answer(target, built, moved, self._clock.monotonic() - began)
+        _log.info(
+            events.RESTORED,
+            path=str(target),
+            **_place_in_history(built.prepared),
+            fetched_bytes=restored.fetched_bytes,
+            reused_bytes=restored.reused_bytes,
+            seconds=round(restored.seconds, 3),
+        )
+        return restored
+
+    async def _build_beside(self, place: Place, prepared: Preparation) -> _Built:
+        """Put the database together beside the target, by as many plans as it takes."""
+        old = await self._threads.run(open_old, place.target)
+        lender = old
+        try:
+            while True:
+                try:
+                    return await self._build(place, prepared, lender)
+                except Unusable as fault:
+                    if lender is not None and isinstance(fault.error, ProofFailed):
+                        lender = None  # it may have changed between being hashed and being copied
+                        continue
+                    plan = await self._planner.another(prepared.plan.txid, fault)
+                    prepared = await _prepare(self._fetch, self._planner, plan)
+        finally:
+            if old is not None:
+                await self._threads.run(old.close)
+
+    async def _build(self, place: Place, prepared: Preparation, lender: OldFile | None) -> _Built:
+        """Put the database together by one plan, prove it and sync it; nothing is left of a failed one."""
+        image = await self._threads.run(_new_image, place, prepared)
+        try:
+            reused_bytes = await self._assemble(image, prepared, lender)
+            await self._threads.run(image.take_over, place.target)
+            table = PageTable(image.page_size) if self._request.page_table else None
+            # hashing what was written keeps a core busy while the disk is
+            checksum, _ = await gather_bounded(
+                (interruptible(self._threads, partial(read_back, image, table=table)), self._sync(image)), 2
+            )
+            _compare(image, prepared, checksum)
+            if self._request.integrity is not Integrity.NONE:
+                await interruptible(self._threads, partial(ask_sqlite, image.path, self._request.integrity))
+        except BaseException:
+            await self._threads.run(image.discard)
+            raise
+        return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, table=table)
+
+    async def _assemble(self, image: Image, prepared: Preparation, lender: OldFile | None) -> int:
+        """Write every page once; return how many bytes came from the old file."""
+        self._progress.started(prepared.total_bytes)
+        plan, manifest = prepared.plan, prepared.manifest
+        workshop = Workshop(self._fetch, image, self._progress, memory_bytes=self._request.limits.memory_bytes)
+        chain = Chain(workshop, plan, manifest, prepared.newest)
+        unusable = self._planner.unusable_chunks
+        chunks = Chunks(workshop, plan.manifest, manifest, old=lender, unusable=unusable)
+        async with task_group() as group:
+            await chain.apply(group)
+            await chunks.apply(group)
+        return chunks.reused_bytes
+
+    async def _sync(self, image: Image) -> int:
+        await self._threads.run(image.sync)
+        return 0
+
+    def _answer(self, target: Path, built: _Built, moved: tuple[Path, ...], seconds: float) -> Restored:
+        prepared, position = built.prepared, built.prepared.position
+        return Restored(
+            path=target,
+            database_id=prepared.manifest.database_id,
+            epoch=position.epoch,
+            head=prepared.plan.line.head,
+            txid=position.txid,
+            commit_ms=prepared.commit_ms,
+            checksum=position.checksum,
+            pages=position.pages,
+            page_size=prepared.manifest.page_size,
+            manifest=prepared.manifest,
+            manifest_key=prepared.plan.manifest.name,
+            segments=len(prepared.plan.segments),
+            fetched_bytes=self._fetch.fetched_bytes,
+            reused_bytes=built.reused_bytes,
+            requests=self._fetch.requests,
+            seconds=seconds,
+            moved_aside=moved,
+            unusable=(*sorted(self._planner.unusable), *sorted(self._planner.unusable_chunks)),
+            page_table=built.table,
+        )
+
+
+def _new_image(place: Place, prepared: Preparation) -> Image:
+    """Return an empty file of the right size, if there is room to fill it. Runs in a thread."""
+    needed_bytes = prepared.database_bytes
+    room_bytes = free_bytes(place.target.parent)
+    if needed_bytes > room_bytes:
+        raise NoSpace(path=place.target.parent, needed_bytes=needed_bytes, free_bytes=room_bytes)
+    return Image(place.temporary(), size_bytes=needed_bytes, page_size=prepared.manifest.page_size)
+
+
+def _compare(image: Image, prepared: Preparation, checksum: int) -> None:
+    expected = prepared.position.checksum
+    if checksum != expected:
+        error = ProofFailed(
+            what=image.path, check="checksum of the state", expected=f"{expected:016x}", found=f"{checksum:016x}"
+        )
+        raise Unusable(error, prepared.plan.manifest.name) from error
+
+
+def _place_in_history(prepared: Preparation) -> dict[str, object]:
+    position = prepared.position
+    return {
+        "epoch": position.epoch,
+        "txid": position.txid,
+        "committed_at": format_ms(prepared.commit_ms),
+        "database_bytes": prepared.database_bytes,
+    }

@@ -1,0 +1,49 @@
+"""Tasks that belong to one caller: all end before it goes on, and the first error comes out as itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterable
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Open a group of tasks that raises its first task's error, not a group of errors that callers must search.
+
+    Raises:
+        BaseException: what the first failed task raised; the others were cancelled, and what they raised is its note.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        first, *others = _leaves(errors)
+        for other in {id(other): other for other in others if other is not first}.values():
+            first.add_note(f"and at the same time: {other!r}")
+        raise first from first.__cause__
+
+
+async def gather_bounded(coroutines: Iterable[Coroutine[object, object, T]], limit: int) -> list[T]:
+    """Return what the coroutines return, in order, with at most `limit` of them running at once."""
+    room = asyncio.Semaphore(limit)
+
+    async def run(coroutine: Coroutine[object, object, T]) -> T:
+        async with room:
+            return await coroutine
+
+    async with task_group() as group:
+        tasks = [group.create_task(run(coroutine)) for coroutine in coroutines]
+    return [task.result() for task in tasks]
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in errors.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
