@@ -83,7 +83,7 @@ class Application:
             raise Stopped(signal=signals.stop_signal.name, stage="start-up")
         child = self._start(command)
         self._ending = ending = _Ending(child, stop_timeout_seconds)
-        _log.info(events.APP_STARTED, pid=child.pid, command=list(command))
+        _log.info(events.APP_STARTED, pid=child.pid, program=command[0])  # arguments may hold secrets
 
         def pass_on(signum: signal.Signals) -> None:
             if child.send(signum):

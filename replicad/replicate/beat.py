@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from replicad.host.clock import Clock
     from replicad.sqlite.source import Index
 
+_BACKFILL_BYTES = 4 << 20
+"""What a moved pin sets free is copied at once from here on: else the application's own automatic checkpoint, which
+runs within a commit, would find all of it at once."""
+
 PIN_INTERVAL_SECONDS = 0.15  # SQLite's longest busy back-off sleep is 0.1 s
 
 
@@ -78,6 +82,8 @@ class Beat:
             return
         after = self.capture.source.index()
         self._rest = after if after == before else None
+        if (after.frames - after.backfilled) * self.capture.table.page_size >= _BACKFILL_BYTES:
+            self.capture.source.backfill()
         self._moved_at = self._clock.monotonic()
 
     def _checkpoint(self, index: Index, now: float) -> Room | None:

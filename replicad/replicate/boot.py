@@ -24,6 +24,7 @@ from replicad.replicate.lineage import Lineage
 from replicad.replicate.own import claim, highest_claim, is_still_ours, store_start
 from replicad.replicate.state_file import StateFile, read_state
 from replicad.restore.history import read_history
+from replicad.restore.progress import Silent
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import restore
 from replicad.sqlite.connection import convert_to_wal, journal_mode
@@ -168,9 +169,7 @@ class Boot:
                 concurrency=self.settings.restore_concurrency, memory_bytes=self.settings.restore_memory_bytes
             ),
         )
-        restored = await restore(self.store, request, clock=self.tools.clock)
-        self.log.info(events.RESTORED, txid=restored.txid, pages=restored.pages, seconds=round(restored.seconds, 3))
-        return restored
+        return await restore(self.store, request, Silent(), self.tools.clock)
 
     def _log_since(self, line: Line | None, manifest: Manifest | None) -> LogSince:
         if line is None:

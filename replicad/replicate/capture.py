@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from replicad.sqlite.source import Index, Source
 
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
+_BULK_ROUNDS = 8  # each copies what was written during the one before
+_ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
+_REST_BYTES = 1 << 20  # small enough to be copied while writers wait
 _LOCK_TIMEOUT_SECONDS = 0.2  # for the write lock before a checkpoint's last step: a busy writer goes first
 
 
@@ -131,14 +134,17 @@ class Capture:
         """Commit time of the first transaction in the open segment."""
         return self._open_since_ms
 
-    def read(self) -> Reached:
-        """Read what is committed at this moment into the open segment, to its end or to the bound."""
+    def read(self, *, segments: int = 1) -> Reached:
+        """Read what is committed at this moment into the open segment, to its end or to the bound.
+
+        The bound is that of this many segments: making room may go past it, so that it need not wait for the store.
+        """
         index = self._look()
         while True:
             start = self._start(index)
             if index.frames <= start:
                 return Reached.END
-            if self._open is not None and self._open.raw_bytes >= self._limits.segment_bytes:
+            if self._open is not None and self._open.raw_bytes >= segments * self._limits.segment_bytes:
                 return Reached.FULL
             try:
                 frames = self.source.read(start + 1, min(index.frames - start, self._batch_frames()), index.salts)
@@ -185,6 +191,20 @@ class Capture:
         if difference is None:
             self.resume_at(position)
         return difference
+
+    def pin_beginning(self, index: Index) -> Pinned:
+        """Hold the state still from which reading begins, before anything was read.
+
+        `index` is of exactly that state. The capture's own pin holds it: it must not move before this is released.
+        """
+        return Pinned(
+            txid=TXID(self.next_txid - 1),
+            ms=self.last_ms,
+            image=Image.under_pin(self.source, index, pages=self.table.pages),
+            table=self.table.copy(),
+            dirty=frozenset(),
+            release=lambda: None,
+        )
 
     def pin_state(self) -> Pinned | None:
         """Hold the state at the position still; None when writers would not pause for it."""
@@ -249,12 +269,12 @@ class Capture:
 
     # --- pins and checkpoints ------------------------------------------------------------------
 
-    def move_pin(self) -> bool:
+    def move_pin(self, *, segments: int = 1) -> bool:
         """Move the pin to the newest frame; return False when the bound on memory kept it where it is."""
         self.source.hold_next()
         reached = None
         try:
-            reached = self.read()
+            reached = self.read(segments=segments)
         finally:
             if reached is not Reached.END:
                 self.source.drop_next()
@@ -273,17 +293,26 @@ class Capture:
     def make_room(self) -> Room:
         """Bring every frame into the database file and the pin to mark 0, so that the next writer resets the WAL.
 
-        Writers wait only for the last, small step. Never checkpoint in any other way: a checkpoint beside a
-        reset is what SQLite up to 3.51.2 can be corrupted by.
+        The bulk is copied with writers running, again and again until what they add meanwhile is little; they wait
+        only for that rest. Never checkpoint in any other way: a checkpoint beside a reset is what SQLite up to
+        3.51.2 can be corrupted by.
         """
-        if not self.move_pin():
-            return Room(done=False, stall_seconds=0.0)
-        self.source.backfill()  # the bulk, with writers running
+        for _ in range(_BULK_ROUNDS):
+            if not self.move_pin(segments=_ROOM_SEGMENTS):
+                return Room(done=False, stall_seconds=0.0)
+            self.source.backfill()
+            index = self._look()
+            if (index.frames - index.backfilled) * self.table.page_size <= _REST_BYTES:
+                break
         with self.source.write_lock(timeout_seconds=_LOCK_TIMEOUT_SECONDS) as locked:
             if not locked:
                 return Room(done=False, stall_seconds=0.0)
             began = time.perf_counter()
-            done = self.move_pin() and self.source.backfill() and self.move_pin()
+            done = (
+                self.move_pin(segments=_ROOM_SEGMENTS)
+                and self.source.backfill()
+                and self.move_pin(segments=_ROOM_SEGMENTS)
+            )
         return Room(done=done, stall_seconds=time.perf_counter() - began)
 
     def _try_pin(self, pin: apsw.Connection) -> Index | None:

@@ -46,6 +46,7 @@ class Opening:
     """Where to begin reading, and the page table as of there."""
 
     continuity: Continuity
+    index: Index  # of exactly the state that the pin sees
     known: Known | None  # the stored transaction that reading goes on behind; None when continuity is lost
     table: PageTable
     position: WALPosition
@@ -62,7 +63,7 @@ def open_at(source: Source, stored: Sequence[Known]) -> Opening:
     here = wal_position(source, index)
     for known in stored:
         if _is_state(table, known.position):
-            return Opening(continuity=Continuity.SAME, known=known, table=table, position=here)
+            return Opening(continuity=Continuity.SAME, index=index, known=known, table=table, position=here)
     for known in stored:
         for candidate in _candidates(source, index, known.wal):
             try:
@@ -70,8 +71,8 @@ def open_at(source: Source, stored: Sequence[Known]) -> Opening:
             except SaltsMoved:
                 continue
             if _is_state(earlier, known.position):
-                return Opening(continuity=Continuity.AHEAD, known=known, table=earlier, position=candidate)
-    return Opening(continuity=Continuity.LOST, known=None, table=table, position=here)
+                return Opening(continuity=Continuity.AHEAD, index=index, known=known, table=earlier, position=candidate)
+    return Opening(continuity=Continuity.LOST, index=index, known=None, table=table, position=here)
 
 
 def _is_state(table: PageTable, position: Position) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import DatabaseUnusable, FileUnusable, ReplicadError
 from replicad.observe import events
@@ -13,22 +14,26 @@ from replicad.plan.snapshot import LogSince
 from replicad.position import TXID, Position
 from replicad.replicate.beat import Beat
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits
+from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known, Opening, open_at
 from replicad.replicate.ledger import Mark
 from replicad.replicate.own import store_end
 from replicad.replicate.session import Session
+from replicad.replicate.snapshotloop import Owed
 from replicad.segment import SegmentHeader
 from replicad.sqlite.connection import convert_to_wal, journal_mode
 from replicad.sqlite.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
     from replicad.replicate.following import Following
     from replicad.snapshot import Manifest
     from replicad.store.protocol import ObjectStore
     from replicad.wal import PageTable
+
+T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0  # before an unusable database is looked at again
 _BUSY_RETRY_SECONDS = 0.2  # before the switch to WAL is tried again
@@ -107,16 +112,31 @@ class Follower:
 
     async def sync(self) -> Mark:
         """Return once everything that was committed at the call is durable."""
-        if self._session is None:
-            if not self.following.path.exists():
-                return self.following.ledger.durable
-            await self._in_session.wait()
-        return await self._current().sync()
+        if self._session is None and not _is_there(self.following.path):
+            return self.following.ledger.durable
+        return await self._in_session_that_lasts(Session.sync)
 
     async def snapshot(self, reason: str) -> Manifest:
         """Take a snapshot now; return its manifest once it is stored."""
-        await self._in_session.wait()
-        return await self._current().snapshot(reason)
+        return await self._in_session_that_lasts(partial(Session.snapshot, reason=reason))
+
+    async def _in_session_that_lasts(self, ask: Callable[[Session], Coroutine[None, None, T]]) -> T:
+        """Ask the session; when it ends meanwhile (the database was replaced), ask the next one."""
+        while True:
+            await self._in_session.wait()
+            session = self._session
+            if session is None:
+                continue
+            asking = asyncio.ensure_future(ask(session))
+            ended = asyncio.ensure_future(session.ended.wait())
+            try:
+                await asyncio.wait((asking, ended), return_when=asyncio.FIRST_COMPLETED)
+                if asking.done() and not ended.done():
+                    return asking.result()
+            finally:
+                asking.cancel()
+                ended.cancel()
+                await asyncio.gather(asking, ended, return_exceptions=True)
 
     async def store_end(self) -> None:
         """Store that this epoch ended in order; everything must be durable, and `run` cancelled."""
@@ -150,7 +170,7 @@ class Follower:
 
     def _make_wal(self) -> bool:
         path = self.following.path
-        if journal_mode(path) == "wal":
+        if self.following.settings.wal == "keep" or journal_mode(path) == "wal":
             return True
         if convert_to_wal(path):
             self.following.log.info(events.WAL_CONVERTED, path=str(path))
@@ -200,11 +220,12 @@ class Follower:
             self._in_session.set()
             await session.run()
         finally:
+            session.ended.set()
             self._in_session.clear()
             self._session = None
             following.metrics.capturing = False
             await following.tools.threads.run(opened.source.close)
-            self._remember(self._capture)
+            self._remember(self._capture, drained=session.drained)
 
     def _can_compare(self, opened: Opened) -> bool:
         table = self._table
@@ -217,7 +238,8 @@ class Follower:
     def _begin(self, opened: Opened, *, compare: bool) -> tuple[Session, Capture]:
         following, opening = self.following, opened.opening
         settings, clock = following.settings, following.tools.clock
-        table, next_txid, owed, log = opening.table, TXID(self._last_txid + 1), None, self._log_since
+        table, next_txid, log = opening.table, TXID(self._last_txid + 1), self._log_since
+        owed: Owed | None = None
         if opening.known is not None:
             next_txid = TXID(opening.known.position.txid + 1)
             following.log.info(
@@ -228,7 +250,8 @@ class Follower:
         else:
             # The state that stands here counts as one transaction, and is stored as a snapshot.
             next_txid = TXID(self._last_txid + 2)
-            owed = "first" if self._last_txid == 0 else "continuity_lost"
+            reason = "first" if self._last_txid == 0 else "continuity_lost"
+            owed = Owed(reason=reason, index=opening.index)
             log = LogSince(segments=0, stored_bytes=0, seconds=0.0)
             if self._last_txid:
                 following.log.warning(events.CONTINUITY_LOST, txid=next_txid - 1)
@@ -241,7 +264,8 @@ class Follower:
             checksum_before=table.checksum,
             pages_before=table.pages,
         )
-        capture = Capture(
+        following_wal = opened.source.is_wal
+        capture = (Capture if following_wal else ComparingCapture)(
             opened.source,
             Beginning(table=table, position=opening.position, header=header),
             limits=CaptureLimits(segment_bytes=settings.segment_bytes, compression_level=settings.compression_level),
@@ -252,12 +276,17 @@ class Follower:
             following.ledger.oldest_pending_ms = capture.now_ms()
         following.ledger.captured = Mark(txid=TXID(next_txid - 1), ms=capture.last_ms)
         following.log.info(events.CAPTURE_STARTED, next_txid=next_txid, pages=table.pages)
-        beat = Beat(capture, CheckpointLimits(room_bytes=settings.checkpoint_wal_bytes), clock)
+        beat_of = Beat if following_wal else ComparingBeat
+        beat = beat_of(capture, CheckpointLimits(room_bytes=settings.checkpoint_wal_bytes), clock)
         return Session(following, beat, log=log, owed=owed), capture
 
-    def _remember(self, capture: Capture) -> None:
-        self._table = capture.table
+    def _remember(self, capture: Capture, *, drained: bool) -> None:
+        """Keep what the next session can go on from; without a drained session, that is nothing but the numbers."""
         self._last_txid, self._last_ms = TXID(capture.next_txid - 1), capture.last_ms
+        self._table, self._known = None, []
+        if not drained:
+            return
+        self._table = capture.table
         position = Position(
             epoch=self.following.lineage.epoch,
             txid=self._last_txid,
@@ -265,16 +294,6 @@ class Follower:
             pages=capture.table.pages,
         )
         self._known = [Known(position=position, ms=self._last_ms, wal=capture.position)]
-
-    def _current(self) -> Session:
-        if self._session is None:
-            raise DatabaseUnusable(
-                path=self.following.path,
-                expected="a database that is followed",
-                found=self.problem or "none at the path",
-                hint="It is followed again as soon as it can be.",
-            )
-        return self._session
 
 
 def _is_there(path: Path) -> bool:

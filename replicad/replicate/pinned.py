@@ -16,6 +16,10 @@ EXTENT_BYTES = 1 << 20
 """What is remembered of a written page is the extent it lies in; every chunk of a snapshot is some extents."""
 
 
+class StateMoved(Exception):
+    """The database changed while a state of it was read that nothing holds still."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pinned:
     """The state after a transaction: its pages, and what they must hash to."""
@@ -25,4 +29,5 @@ class Pinned:
     image: Image
     table: PageTable
     dirty: frozenset[int]  # extents written since the last state that was held still, or since capture began
+    still: bool = True  # False: the database may change while it is read, and then the snapshot is begun again
     release: Callable[[], None]  # blocks, and uses the capture: only when it is one's turn

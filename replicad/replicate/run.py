@@ -93,7 +93,7 @@ class _Course:
                 alive = group.create_task(self._keep_alive())
                 status = await self._serve_application(command, group, ready_file)
                 self._manager.stopping()
-                await self._daemon.flush()
+                await self._flush_finally()
                 await self._daemon.end()
                 alive.cancel()
                 return status
@@ -129,6 +129,13 @@ class _Course:
         self._daemon.now_ready()
         await asyncio.to_thread(ready_file.create)
         self._manager.ready("following")
+
+    async def _flush_finally(self) -> None:
+        try:
+            await self._daemon.flush()
+        except FinalFlushFailed as error:
+            self._log.error(events.FINAL_FLUSH_FAILED, error=str(error))
+            raise
 
     def _flush_early(self, group: asyncio.TaskGroup) -> None:
         """Begin to flush while the application stops, so that little is left to send when it has."""

@@ -17,33 +17,42 @@ if TYPE_CHECKING:
     from replicad.plan.snapshot import LogSince
     from replicad.replicate.beat import Beat, Round
     from replicad.replicate.following import Following
+    from replicad.replicate.snapshotloop import Owed
     from replicad.snapshot import Manifest
 
 _LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
+_LONG_STALL_SECONDS = 0.1  # for which writers may wait for a checkpoint without a word about it
 
 
 class Session:
     """One open database, followed until `run` ends."""
 
-    def __init__(self, following: Following, beat: Beat, *, log: LogSince, owed: str | None) -> None:
+    def __init__(self, following: Following, beat: Beat, *, log: LogSince, owed: Owed | None) -> None:
         """Take over an opened capture; `log` and `owed` as for SnapshotLoop."""
         self._following = following
         self._beat = beat
+        self._nudge = asyncio.Event()  # look now
         self._turn = Turn(following, beat.capture)
         self._snapshots = SnapshotLoop(following, self._turn, log=log, owed=owed)
-        self._ship = ShipLoop(following, self._turn, base=self._snapshots.base, on_shipped=self._shipped)
-        self._nudge = asyncio.Event()
+        self._ship = ShipLoop(following, self._turn, base=self._snapshots.base, observer=self)
+        self.ended = asyncio.Event()  # set by the owner: nothing is answered any more
+        self.drained = False  # everything that was read is durable, and the page table speaks for it
         self._replaced = asyncio.Event()
 
     async def run(self) -> None:
         """Follow until the database is replaced or disproven; the caller opens it again, or cancels."""
+        await self._snapshots.pin_beginning()
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(loop()) for loop in (self._follow, self._ship.run, self._snapshots.run)]
-            ends = [
-                group.create_task(ended.wait(), name=name)
-                for name, ended in (("replaced", self._replaced), ("disproven", self._snapshots.disproven))
-            ]
+            following = group.create_task(self._follow())
+            loops = [group.create_task(loop()) for loop in (self._ship.run, self._snapshots.run)]
+            ends = [group.create_task(ended.wait()) for ended in (self._replaced, self._snapshots.disproven)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            following.cancel()
+            await asyncio.wait((following,))
+            if self._snapshots.base.is_set():
+                self._ship.hurry()
+                await self._following.ledger.until_durable(self._following.ledger.captured.txid)
+                self.drained = True
             for task in (*loops, *ends):
                 task.cancel()
 
@@ -109,29 +118,24 @@ class Session:
             await self._ship.reading.wait()
             async with self._turn.lock:
                 if self._ship.reading.is_set():  # it may have been let go while this waited for its turn
-                    away = self._following.shipper.away
-                    round_ = await self._turn.within(self._beat.round, may_move=not away)
+                    # The pin stays where it is while the store is away, for the WAL is the queue; and while a
+                    # snapshot of the first state is owed, for it is what holds that state still.
+                    may_move = self._snapshots.base.is_set() and not self._following.shipper.away
+                    round_ = await self._turn.within(self._beat.round, may_move=may_move)
                     self._note(round_)
                     return round_
 
     async def _act_on(self, round_: Round) -> None:
         limit = self._following.settings.max_wal_bytes
         if round_.replaced:
-            await self._end_replaced()
+            self._following.log.warning(events.DATABASE_REPLACED, path=str(self._following.path))
+            self._replaced.set()
+            await asyncio.Event().wait()  # until `run` cancels this loop: the old file is not looked at again
         if round_.wal_bytes > limit:
             self._snapshots.give_up()
         streaming = round_.reached is Reached.OVERSIZED and not self._following.shipper.away
-        if round_.unread_bytes > limit and not streaming:
+        if round_.unread_bytes > limit and not streaming and self._snapshots.base.is_set():
             await self._let_go()
-
-    async def _end_replaced(self) -> None:
-        """Ship what was read of the old file, and look at it no more."""
-        ledger = self._following.ledger
-        self._following.log.warning(events.DATABASE_REPLACED, path=str(self._following.path))
-        self._ship.hurry()
-        await ledger.until_durable(ledger.captured.txid)
-        self._replaced.set()
-        await asyncio.Event().wait()  # until `run` cancels this loop
 
     async def _let_go(self) -> None:
         """Let the WAL be reset unread; when everything in memory is durable, send the difference."""
@@ -149,9 +153,13 @@ class Session:
         await following.ledger.until_durable(following.ledger.captured.txid)
         await self.resynchronise("wal_let_go")
 
-    def _shipped(self, stored_bytes: int) -> None:
+    def on_shipped(self, stored_bytes: int) -> None:
+        """Count a segment that is durable."""
         self._snapshots.shipped(stored_bytes)
         self._publish()
+
+    def on_sealed(self) -> None:
+        """Go on reading into the next segment."""
         if self._ship.reached is not Reached.END:
             self._nudge.set()  # there is room again
 
@@ -169,7 +177,11 @@ class Session:
         if round_.room is not None and round_.room.done:
             metrics.checkpoints += 1
             metrics.checkpoint_stall.observe(round_.room.stall_seconds)
-            self._following.log.debug(events.CHECKPOINT_DONE, stall_seconds=round(round_.room.stall_seconds, 6))
+            stall_seconds = round(round_.room.stall_seconds, 6)
+            if stall_seconds > _LONG_STALL_SECONDS:
+                self._following.log.warning(events.CHECKPOINT_STALLED, stall_seconds=stall_seconds)
+            else:
+                self._following.log.debug(events.CHECKPOINT_DONE, stall_seconds=stall_seconds)
         self._publish()
 
     def _publish(self) -> None:

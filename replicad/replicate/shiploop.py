@@ -6,7 +6,7 @@ One segment is in flight; what commits meanwhile gathers in the next one, so tha
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from replicad.layout import SegmentKey
 from replicad.position import Position
@@ -16,21 +16,28 @@ from replicad.replicate.ledger import Mark
 from replicad.replicate.state_file import state_of, write_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from replicad.position import WALPosition
     from replicad.replicate.capture import Capture
     from replicad.replicate.following import Following, Turn
     from replicad.replicate.stream import TransactionStream
 
 
+class ShipObserver(Protocol):
+    """Told on the event loop; must return at once."""
+
+    def on_sealed(self) -> None:
+        """A segment was closed: there is room for the next one."""
+        ...
+
+    def on_shipped(self, stored_bytes: int) -> None:
+        """A segment of this size is stored; the ledger says so next."""
+        ...
+
+
 class ShipLoop:
     """Sends what a capture gathers, and nothing before `base` is set."""
 
-    def __init__(
-        self, following: Following, turn: Turn, *, base: asyncio.Event, on_shipped: Callable[[int], None]
-    ) -> None:
-        """`on_shipped` is called with the stored size of each segment, once it is durable."""
+    def __init__(self, following: Following, turn: Turn, *, base: asyncio.Event, observer: ShipObserver) -> None:
         self.reached = Reached.END  # how the last round of reading ended
         self.reading = asyncio.Event()  # not set while the WAL is let go
         self.reading.set()
@@ -39,7 +46,7 @@ class ShipLoop:
         self._following = following
         self._turn = turn
         self._base = base
-        self._on_shipped = on_shipped
+        self._observer = observer
         self._captured = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -89,6 +96,7 @@ class ShipLoop:
                 return False
             self.in_flight_ms, self.in_flight_bytes = capture.open_since_ms, waiting.raw_bytes
             key, body, position, wal_end = await self._turn.within(_seal, capture)
+        self._observer.on_sealed()
         await self._following.shipper.segment(key, body)
         self.in_flight_ms, self.in_flight_bytes = None, 0
         await self._settle(key, position, wal_end, len(body))
@@ -120,7 +128,7 @@ class ShipLoop:
         state = state_of(position, wal_end, database_id=lineage.database_id, claim_id=lineage.claim_id)
         await following.tools.threads.run(write_state, following.path, state)
         following.metrics.durable_delay.observe(max(0, following.tools.clock.now_ms() - mark.ms) / 1000)
-        self._on_shipped(stored_bytes)
+        self._observer.on_shipped(stored_bytes)
         await following.ledger.now_durable(mark)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.errors import ProofFailed
@@ -11,29 +12,41 @@ from replicad.plan.snapshot import LogSince, SnapshotLimits, due
 from replicad.position import TXID
 from replicad.replicate.following import wait_for
 from replicad.replicate.ledger import Mark
+from replicad.replicate.pinned import Pinned, StateMoved
 
 if TYPE_CHECKING:
     from replicad.replicate.following import Following, Turn
     from replicad.snapshot import Manifest
+    from replicad.sqlite.source import Index
 
 _RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """A snapshot that must be stored before any segment is: of the state from which reading begins."""
+
+    reason: str
+    index: Index  # of exactly that state
 
 
 class SnapshotLoop:
     """Takes the snapshots of one session."""
 
-    def __init__(self, following: Following, turn: Turn, *, log: LogSince, owed: str | None) -> None:
-        """`log` is what was stored since the newest snapshot; `owed` says why one must be stored before any segment."""
+    def __init__(self, following: Following, turn: Turn, *, log: LogSince, owed: Owed | None) -> None:
+        """`log` is what was stored since the newest snapshot."""
         self.base = asyncio.Event()  # segments have a snapshot to rest on
         self.disproven = asyncio.Event()  # the database is not what the page table says
         if owed is None:
             self.base.set()
         self._following = following
         self._turn = turn
-        self._wanted = owed
+        self._owed = owed
+        self._wanted = owed.reason if owed else None
         self._segments, self._stored_bytes = log.segments, log.stored_bytes
         self._since = following.tools.clock.monotonic() - log.seconds
         self._changed = asyncio.Event()
+        self._beginning: Pinned | None = None
         self._taking: asyncio.Task[Manifest | None] | None = None
         self._waiting: asyncio.Future[Manifest] | None = None
 
@@ -56,6 +69,11 @@ class SnapshotLoop:
         if self._taking is not None:
             self._taking.cancel()
 
+    async def pin_beginning(self) -> None:
+        """Hold the state still that a snapshot is owed of; called before anything is read."""
+        if self._owed is not None:
+            self._beginning = await self._turn.take(self._turn.capture.pin_beginning, self._owed.index)
+
     async def run(self) -> None:
         """Take snapshots until cancelled."""
         while True:
@@ -71,12 +89,18 @@ class SnapshotLoop:
                 self._taking.cancel()
                 await asyncio.wait((self._taking,))
             taken, self._taking = self._taking, None
-            if not await self._note(taken, reason):
-                await asyncio.sleep(_RETRY_SECONDS)
+            if await self._note(taken, reason):
+                continue
+            if not self.base.is_set():
+                # Nothing is sent before this snapshot, so reading gets stuck and another state cannot be held still
+                # here. The next session begins with a new one; the chunks that are stored need not be sent again.
+                self.disproven.set()
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _take(self, reason: str) -> Manifest | None:
         following, turn = self._following, self._turn
-        pinned = await turn.take(turn.capture.pin_state)
+        beginning, self._beginning = self._beginning, None
+        pinned = beginning or await turn.take(turn.capture.pin_state)
         if pinned is None:
             return None
         try:
@@ -95,6 +119,8 @@ class SnapshotLoop:
             following.metrics.errors[type(error).__name__] += 1
             following.log.error(events.SNAPSHOT_FAILED, reason=reason, error=str(error))
             self.disproven.set()
+            return False
+        if isinstance(error, StateMoved):
             return False
         manifest = taken.result()
         if manifest is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from replicad.errors import ProofFailed
 from replicad.layout import ManifestKey, chunk_key
 from replicad.position import Epoch
-from replicad.replicate.pinned import EXTENT_BYTES, Pinned
+from replicad.replicate.pinned import EXTENT_BYTES, Pinned, StateMoved
 from replicad.snapshot import Chunk, Manifest, chunk_name, chunk_pages, compress_chunk, encode_manifest
 from replicad.sqlite.image import split
 
@@ -128,6 +128,8 @@ def _read_proven(pinned: Pinned, number: int, per_chunk: int) -> tuple[bytearray
     first = number * per_chunk + 1
     raw = pinned.image.read(first, min(per_chunk, pinned.table.pages - first + 1))
     differing = pinned.table.differing(first, split(raw, pinned.image.page_size))
+    if differing and not pinned.still:
+        raise StateMoved
     if differing:
         raise ProofFailed(
             what="the state that capture holds",

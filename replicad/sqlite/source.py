@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _INDEX_PATIENCE_SECONDS = 5.0
 _INDEX_PAUSE_SECONDS = 0.001
+_LOCK_PAUSE_SECONDS = 0.0002
 _OPTIMISTIC_ATTEMPTS = 10
 _EXACT_PIN_TIMEOUT_SECONDS = 5.0
 
@@ -59,6 +60,7 @@ class Source:
             self._checkpointer = self._connect()
             self._writer = self._connect(may_lock=True)
             self.page_size = int(self._observer.pragma("page_size"))
+            self.is_wal = str(self._observer.pragma("journal_mode")) == "wal"
             self._file = apsw.VFSFile("", os.fspath(path), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
             self._identity = _identity(path)
         except BaseException:
@@ -146,6 +148,14 @@ class Source:
             hint="It is tried again; if this goes on, look for a transaction that never ends.",
         )
 
+    def hold(self) -> None:
+        """Take the first pin, of whatever state is the newest."""
+        try:
+            _begin(self._pin)
+        except apsw.BusyError:
+            self.release()
+            raise
+
     def hold_next(self) -> None:
         """Take the next pin while the old one is still held."""
         _begin(self._spare)
@@ -201,13 +211,22 @@ class Source:
 
     @contextmanager
     def write_lock(self, *, timeout_seconds: float) -> Iterator[bool]:
-        """Keep writers out while the block runs; yields False when the lock could not be had in time."""
-        self._writer.set_busy_timeout(round(timeout_seconds * 1000))
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-        except apsw.BusyError:
-            yield False
-            return
+        """Keep writers out while the block runs; yields False when the lock could not be had in time.
+
+        SQLite's lock is not fair: beside a writer that begins again at once, only frequent tries find the gap
+        between two of its transactions, and SQLite's own busy handler sleeps up to 100 ms between tries.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        self._writer.set_busy_timeout(0)
+        while True:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                break
+            except apsw.BusyError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(_LOCK_PAUSE_SECONDS)
         try:
             yield True
         finally:
