@@ -1,0 +1,186 @@
+"""One restore from the command line: what is asked, carried out, and said about it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicad.cli.instant import instant_ms
+from replicad.cli.output import size
+from replicad.cli.progress import progress_for
+from replicad.cli.replica import open_replica
+from replicad.errors import NoBackup, TargetExists
+from replicad.host.clock import SystemClock
+from replicad.plan.line import line_of_history
+from replicad.plan.target import AtTime, AtTXID, Latest, Target, format_ms
+from replicad.position import TXID, Epoch
+from replicad.restore.history import read_history
+from replicad.restore.request import Integrity, Limits, RestoreRequest
+from replicad.restore.restore import estimate, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicad.cli.invocation import Invocation
+    from replicad.config import DatabaseSettings
+    from replicad.restore.request import Estimate, Restored
+    from replicad.store.protocol import ObjectStore
+
+Said = tuple["Mapping[str, object]", str]
+"""An answer as JSON-like values and as text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The command's own flags."""
+
+    at: str | None
+    txid: int | None
+    epoch: int | None
+    output: str | None
+    force: bool
+    if_missing: bool
+    if_replica_exists: bool
+    dry_run: bool
+
+    @property
+    def to_stdout(self) -> bool:
+        """Whether the database goes to standard output."""
+        return self.output == "-"
+
+
+async def carry_out(invocation: Invocation, order: Order) -> Said:
+    """Restore, or say what a restore would do.
+
+    Raises:
+        ReplicadError: as `replicad.restore.restore.restore`.
+    """
+    database = invocation.only_database()
+    target = _target(order)
+    path = Path(order.output) if order.output and not order.to_stdout else database.path
+    if not order.to_stdout and not order.dry_run and await asyncio.to_thread(path.exists):
+        if order.if_missing:
+            return {"restored": False, "reason": "exists", "path": str(path)}, f"{path} exists already; nothing to do."
+        if not order.force:
+            raise TargetExists(path=path)
+    settings = invocation.settings
+    request = RestoreRequest(
+        path=path,
+        target=target,
+        epoch=None if order.epoch is None else Epoch(order.epoch),
+        force=order.force,
+        integrity=Integrity(settings.integrity),
+        limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
+    )
+    async with open_replica(settings, database, concurrency=settings.restore_concurrency) as store:
+        if order.if_replica_exists and not await _has_backup(store):
+            text = f"There is no backup of {database.name} in {store.url}; nothing to do."
+            return {"restored": False, "reason": "no backup", "path": str(path)}, text
+        if order.dry_run:
+            return _said_of_estimate(database, await estimate(store, request))
+        if order.to_stdout:
+            return await _stream(store, request, database)
+        progress = progress_for(sys.stderr, database.name)
+        return _said_of_restored(database, await restore(store, request, progress, SystemClock()), path)
+
+
+async def _has_backup(store: ObjectStore) -> bool:
+    """Return whether anything was ever stored; a history that is there and damaged is an error, not a no."""
+    try:
+        line_of_history(await read_history(store))
+    except NoBackup:
+        return False
+    return True
+
+
+def _target(order: Order) -> Target:
+    if order.txid is not None:
+        return AtTXID(TXID(order.txid))
+    return Latest() if order.at is None else AtTime(instant_ms(order.at, where="--at"))
+
+
+async def _stream(store: ObjectStore, request: RestoreRequest, database: DatabaseSettings) -> Said:
+    """Restore into a temporary folder, and copy the file to standard output when it is proven, not before."""
+    with tempfile.TemporaryDirectory(prefix="replicad-") as folder:
+        path = Path(folder) / "restored.db"
+        progress = progress_for(sys.stderr, database.name)
+        found = await restore(
+            store,
+            RestoreRequest(
+                path=path,
+                target=request.target,
+                epoch=request.epoch,
+                integrity=request.integrity,
+                limits=request.limits,
+            ),
+            progress,
+            SystemClock(),
+        )
+        await asyncio.to_thread(_copy_to_stdout, path)
+        return _said_of_restored(database, found, "standard output")
+
+
+def _copy_to_stdout(path: Path) -> None:
+    with path.open("rb") as source:
+        shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
+    sys.stdout.buffer.flush()
+
+
+def _said_of_estimate(database: DatabaseSettings, found: Estimate) -> Said:
+    at = format_ms(found.commit_ms)
+    answer = {
+        "restored": False,
+        "reason": "dry run",
+        "database": database.name,
+        "target": str(found.target),
+        "txid": found.position.txid,
+        "epoch": found.position.epoch,
+        "committed_at": at,
+        "database_bytes": found.database_bytes,
+        "snapshot": found.snapshot,
+        "segments": list(found.segments),
+        "fetched_bytes": found.fetched_bytes,
+        "requests": found.requests,
+    }
+    text = (
+        f"Would restore {database.name} to {found.target}: TXID {found.position.txid}, committed at {at} "
+        f"(epoch {found.position.epoch}), {size(found.database_bytes)}.\n"
+        f"From {found.snapshot} and {len(found.segments)} segments: "
+        f"at most {size(found.fetched_bytes)} in {found.requests} requests."
+    )
+    return answer, text
+
+
+def _said_of_restored(database: DatabaseSettings, found: Restored, path: Path | str) -> Said:
+    at = format_ms(found.commit_ms)
+    answer = {
+        "restored": True,
+        "database": database.name,
+        "path": str(path),
+        "txid": found.txid,
+        "epoch": found.epoch,
+        "committed_at": at,
+        "checksum": f"{found.checksum:016x}",
+        "pages": found.pages,
+        "page_size": found.page_size,
+        "segments": found.segments,
+        "fetched_bytes": found.fetched_bytes,
+        "reused_bytes": found.reused_bytes,
+        "requests": found.requests,
+        "seconds": round(found.seconds, 3),
+        "moved_aside": [str(aside) for aside in found.moved_aside],
+        "unusable": list(found.unusable),
+    }
+    effort = f"{size(found.fetched_bytes)} fetched, {size(found.reused_bytes)} reused, {found.seconds:.1f} s"
+    lines = [
+        f"Restored {database.name} to {path}: TXID {found.txid}, committed at {at} (epoch {found.epoch}).",
+        f"Proven equal to the source by checksum {found.checksum:016x} over all {found.pages} pages; {effort}.",
+    ]
+    lines += [f"Moved aside: {aside}" for aside in found.moved_aside]
+    lines += [f"Led around an object that is damaged or gone: {key}" for key in found.unusable]
+    return answer, "\n".join(lines)

@@ -1,0 +1,89 @@
+"""The settings in effect, typed: what the rest of the program is handed."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - msgspec reads the annotations when it runs
+from typing import Literal
+
+import msgspec
+
+from replicad.config.secret import Secret  # noqa: TC001 - likewise
+from replicad.store.options import StoreOptions
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a TCP server listens; port 0 takes any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One database: the file, and where its replica is (objects lie below `<replica>/<name>/`)."""
+
+    path: Path  # absolute
+    name: str
+    replica: str  # URL
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting in effect. One field per row of the table, durations in seconds; see docs/configuration.md.
+
+    The rows `config`, `database`, `replica`, `name`, `databases` become `databases`, and each `*_file` row
+    becomes the secret it names.
+    """
+
+    databases: tuple[DatabaseSettings, ...]
+
+    wal: Literal["convert", "keep"]
+    sync_interval_seconds: float
+    poll_interval_seconds: float
+    safety_poll_interval_seconds: float
+    checkpoint_wal_bytes: int
+    max_wal_bytes: int
+
+    segment_bytes: int
+    compression_level: int
+    snapshot_interval_seconds: float
+    snapshot_log_ratio: float
+    upload_concurrency: int
+
+    integrity: Literal["none", "quick", "full"]
+    restore_concurrency: int
+    restore_memory_bytes: int
+
+    connect_timeout_seconds: float
+    request_timeout_seconds: float
+    retry_timeout_seconds: float
+    s3_access_key_id: Secret | None
+    s3_secret_access_key: Secret | None
+    s3_session_token: Secret | None
+
+    boot_timeout_seconds: float
+    on_first_start: str | None
+    before_start: str | None
+    stop_timeout_seconds: float
+    flush_timeout_seconds: float
+    ready_file: Path | None
+
+    http_listen: Address | None  # None: off
+    control_socket: Path | None  # None: there is no database to name it after
+    log_level: Literal["debug", "info", "warning", "error"]
+    log_format: Literal["auto", "console", "json"]
+
+    def store_options(self, *, concurrency: int) -> StoreOptions:
+        """Return how a store is opened with these settings; `concurrency` is the requests under way at once."""
+        key, secret, token = self.s3_access_key_id, self.s3_secret_access_key, self.s3_session_token
+        return StoreOptions(
+            connect_timeout_seconds=self.connect_timeout_seconds,
+            read_timeout_seconds=self.request_timeout_seconds,
+            retry_seconds=self.retry_timeout_seconds,
+            concurrency=concurrency,
+            access_key_id=key.reveal() if key else None,
+            secret_access_key=secret.reveal() if secret else None,
+            session_token=token.reveal() if token else None,
+        )

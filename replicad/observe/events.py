@@ -1,0 +1,80 @@
+"""The names of log events: one line per unit of work, in the past tense, with typed fields.
+
+A name is part of what users build alerts on: it is never changed, only added to. `docs/metrics.md` lists them
+with these comments.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- the database and its WAL ----------------------------------------------------------------
+DATABASE_FOUND: Final = "database_found"  # the file exists now
+DATABASE_AWAITED: Final = "database_awaited"  # the file does not exist yet
+DATABASE_REPLACED: Final = "database_replaced"  # another file stands at the path
+DATABASE_REMOVED: Final = "database_removed"  # the file is gone; it is waited for
+DATABASE_UNUSABLE: Final = "database_unusable"  # not SQLite, encrypted, or locked for good
+WAL_CONVERTED: Final = "wal_converted"  # journal_mode was switched to WAL, once
+WAL_KEPT: Final = "wal_kept"  # journal_mode is left alone, capture is by comparison
+WATCH_REFUSED: Final = "watch_refused"  # no change events from the kernel: changes are found by looking
+SQLITE_VULNERABLE: Final = "sqlite_vulnerable"  # the application's SQLite carries the WAL-reset bug
+
+# --- capture ---------------------------------------------------------------------------------
+CAPTURE_STARTED: Final = "capture_started"  # both pins hold
+CAPTURE_FAILED: Final = "capture_failed"  # one round failed; it is tried again
+CAPTURE_STOPPED: Final = "capture_stopped"  # the pins were let go at the end
+CONTINUITY_PROVEN: Final = "continuity_proven"  # the state file matches: nothing to upload
+CONTINUITY_LOST: Final = "continuity_lost"  # the state has to be compared or taken anew
+RESYNCHRONISED: Final = "resynchronised"  # by comparison: the pages that differ went as one transaction
+CHECKPOINT_DONE: Final = "checkpoint_done"  # room was made in the WAL
+CHECKPOINT_STALLED: Final = "checkpoint_stalled"  # writers waited longer than intended
+CHECKPOINT_FAILED: Final = "checkpoint_failed"  # room could not be made now; it is tried again
+WAL_LET_GO: Final = "wal_let_go"  # longer than max_wal_bytes with the store away
+
+# --- shipping --------------------------------------------------------------------------------
+SEGMENT_SHIPPED: Final = "segment_shipped"  # its transactions are durable
+SHIP_FAILED: Final = "ship_failed"  # it is tried again
+SNAPSHOT_STORED: Final = "snapshot_stored"
+SNAPSHOT_FAILED: Final = "snapshot_failed"  # it is tried again
+STORE_UNREACHABLE: Final = "store_unreachable"  # said once per outage
+STORE_REFUSED: Final = "store_refused"  # credentials or permissions
+STORE_RECOVERED: Final = "store_recovered"  # the outage is over
+
+# --- ownership -------------------------------------------------------------------------------
+CLAIM_CREATED: Final = "claim_created"  # this instance owns the epoch
+LOST_ANSWER_SETTLED: Final = "lost_answer_settled"  # a create without an answer was read back
+FENCING_ADVISORY: Final = "fencing_advisory"  # the store does not honour If-None-Match
+FENCED: Final = "fenced"  # another instance owns a higher epoch
+EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the next owner waits to be sure
+EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
+
+# --- restore ---------------------------------------------------------------------------------
+RESTORE_STARTED: Final = "restore_started"
+RESTORE_PROGRESSED: Final = "restore_progressed"
+OBJECT_UNUSABLE: Final = "object_unusable"  # damaged or gone; another way to the same transaction is tried
+RESTORED: Final = "restored"  # proven by checksum and in place
+RESTORE_FAILED: Final = "restore_failed"  # the target was left as it was
+LOCAL_KEPT_ASIDE: Final = "local_kept_aside"  # the local file was of another history; kept under a new name
+FIRST_STARTED: Final = "first_started"  # neither replica nor database existed
+
+# --- running ---------------------------------------------------------------------------------
+STARTED: Final = "started"  # replicad itself
+HOOK_DONE: Final = "hook_done"  # on_first_start or before_start
+HOOK_FAILED: Final = "hook_failed"
+APP_STARTED: Final = "app_started"
+APP_SIGNALLED: Final = "app_signalled"  # a signal was passed on
+APP_KILLED: Final = "app_killed"  # stop_timeout was over
+APP_STOPPED: Final = "app_stopped"
+LEFTOVERS_ENDED: Final = "leftovers_ended"  # processes that the application left running were ended
+NOTIFY_FAILED: Final = "notify_failed"  # the service manager's socket; said once
+READY: Final = "ready"
+STOPPING: Final = "stopping"  # a signal came, or the application ended
+FINAL_FLUSH_DONE: Final = "final_flush_done"  # all that was committed is durable
+FINAL_FLUSH_FAILED: Final = "final_flush_failed"  # says what is missing; exit status 75
+STOPPED: Final = "stopped"
+FAULT_ISOLATED: Final = "fault_isolated"  # an unexpected error in one part; the rest goes on
+
+# --- observing -------------------------------------------------------------------------------
+HTTP_STARTED: Final = "http_started"
+REQUEST_FAILED: Final = "request_failed"  # a request to replicad's own HTTP interface
+LIBRARY_WARNED: Final = "library_warned"  # a log line of a library, at warning or above

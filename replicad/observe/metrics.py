@@ -1,0 +1,186 @@
+"""The metrics: plain numbers that the event loop writes and a scrape reads.
+
+A client library's object per number costs about a kilobyte and a lock, for each of thirty metrics of each
+database; here a database costs one slotted object, and the library is loaded at the first scrape only. The
+tables below say which attribute becomes which metric; docs/metrics.md is made from them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from replicad.observe.histogram import DURABLE_SECONDS, REQUEST_SECONDS, STALL_SECONDS, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replicad.observe.exposition import Exposition
+
+
+def _none_pending() -> float:
+    return 0.0
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class DatabaseMetrics:
+    """What is measured of one database. Written from the event loop only; None means not known yet."""
+
+    # Asked at each scrape, possibly from another thread: must only read.
+    lag_seconds: Callable[[], float] = _none_pending
+
+    pending_bytes: int = 0
+    pending_transactions: int = 0
+    captured_txid: int = 0
+    durable_txid: int = 0
+    durable_ms: int | None = None
+    epoch: int = 0
+    first_restorable_ms: int | None = None
+    last_restorable_ms: int | None = None
+    snapshot_ms: int | None = None
+    snapshot_txid: int | None = None
+    snapshot_stored_bytes: int | None = None
+    capturing: bool = False
+    store_reachable: bool | None = None
+    wal_bytes: int | None = None
+    database_bytes: int | None = None
+    database_pages: int | None = None
+    disk_free_bytes: int | None = None
+    restore_seconds: float | None = None
+    sqlite_vulnerable: bool | None = None
+
+    transactions: int = 0
+    captured_bytes: int = 0
+    segments: int = 0
+    segment_bytes: int = 0
+    snapshots: int = 0
+    chunks_stored: int = 0
+    chunk_bytes: int = 0
+    chunks_reused: int = 0
+    checkpoints: int = 0
+    wal_let_go: int = 0
+    resynchronisations: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # by reason
+    errors: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # by class of error
+
+    checkpoint_stall: Histogram = field(default_factory=lambda: Histogram(STALL_SECONDS))
+    durable_delay: Histogram = field(default_factory=lambda: Histogram(DURABLE_SECONDS))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class RequestMetrics:
+    """Requests of one verb."""
+
+    outcomes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    duration: Histogram = field(default_factory=lambda: Histogram(REQUEST_SECONDS))
+
+
+class Metrics:
+    """All metrics of a process. Implements the store's RequestObserver."""
+
+    def __init__(self, *, version: str, wall_seconds: Callable[[], float]) -> None:
+        self.version = version
+        self.wall_seconds = wall_seconds
+        self.started_seconds = wall_seconds()
+        self.ready: Callable[[], bool] = lambda: False
+        self.databases: dict[str, DatabaseMetrics] = {}
+        self.requests: defaultdict[str, RequestMetrics] = defaultdict(RequestMetrics)
+        self._exposition: Exposition | None = None
+
+    def for_database(self, name: str) -> DatabaseMetrics:
+        """Return the numbers of one database, the same object for the same name."""
+        return self.databases.setdefault(name, DatabaseMetrics())
+
+    def forget_database(self, name: str) -> None:
+        """Leave a database out of later scrapes."""
+        self.databases.pop(name, None)
+
+    def request(self, verb: str, outcome: str, seconds: float, sent_bytes: int, received_bytes: int) -> None:
+        """Count one request to the store."""
+        requests = self.requests[verb]
+        requests.outcomes[outcome] += 1
+        requests.sent_bytes += sent_bytes
+        requests.received_bytes += received_bytes
+        requests.duration.observe(seconds)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Return a scrape's body and its content type. Takes milliseconds; the first call imports the client library.
+
+        Args:
+            accept: the request's Accept header, which chooses between Prometheus' text and OpenMetrics.
+        """
+        if self._exposition is None:
+            from replicad.observe.exposition import Exposition  # noqa: PLC0415 - 60 ms and 5 MB for those who scrape
+
+            self._exposition = Exposition(self)
+        return self._exposition.render(accept)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One metric of a database: the attribute it is read from, its name and help."""
+
+    field: str
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    label: str | None = None  # the attribute is a count per value of this label
+    scale: float = 1.0
+
+
+def _gauge(field_name: str, name: str, help_text: str, scale: float = 1.0) -> Row:
+    return Row(field=field_name, name=f"replicad_{name}", kind="gauge", help=help_text, scale=scale)
+
+
+def _counter(field_name: str, name: str, help_text: str, label: str | None = None) -> Row:
+    return Row(field=field_name, name=f"replicad_{name}_total", kind="counter", help=help_text, label=label)
+
+
+def _histogram(field_name: str, name: str, help_text: str) -> Row:
+    return Row(field=field_name, name=f"replicad_{name}_seconds", kind="histogram", help=help_text)
+
+
+DATABASE_ROWS: tuple[Row, ...] = (
+    _gauge("lag_seconds", "replication_lag_seconds", "Age of the oldest commit that is not durable yet; 0 when none."),
+    _gauge("pending_bytes", "pending_bytes", "Page bytes that were captured and are not durable yet."),
+    _gauge("pending_transactions", "pending_transactions", "Transactions that were captured and are not durable yet."),
+    _gauge("captured_txid", "captured_txid", "TXID of the newest transaction captured."),
+    _gauge("durable_txid", "durable_txid", "TXID of the newest transaction that is durable in the store."),
+    _gauge("durable_ms", "durable_timestamp_seconds", "Commit time of the newest durable transaction.", 0.001),
+    _gauge("epoch", "epoch", "Epoch this instance writes into; 0 before its claim."),
+    _gauge(
+        "first_restorable_ms", "first_restorable_timestamp_seconds", "Earliest instant that can be restored.", 0.001
+    ),
+    _gauge("last_restorable_ms", "last_restorable_timestamp_seconds", "Latest instant that can be restored.", 0.001),
+    _gauge("snapshot_ms", "snapshot_timestamp_seconds", "Commit time of the newest snapshot's transaction.", 0.001),
+    _gauge("snapshot_txid", "snapshot_txid", "TXID of the newest snapshot."),
+    _gauge("snapshot_stored_bytes", "snapshot_stored_bytes", "Compressed size of the newest snapshot."),
+    _gauge("capturing", "capturing", "1 while both pins hold and commits are being captured."),
+    _gauge("store_reachable", "store_reachable", "1 when the last request to the store succeeded, 0 in an outage."),
+    _gauge("wal_bytes", "wal_bytes", "Size of the WAL file."),
+    _gauge("database_bytes", "database_bytes", "Size of the database."),
+    _gauge("database_pages", "database_pages", "Pages of the database."),
+    _gauge("disk_free_bytes", "disk_free_bytes", "Free bytes on the database's file system."),
+    _gauge("restore_seconds", "restore_duration_seconds", "How long the restore at the start took."),
+    _gauge(
+        "sqlite_vulnerable", "sqlite_vulnerable", "1 when the application's SQLite is known to have the WAL-reset bug."
+    ),
+    _counter("transactions", "transactions", "Transactions captured."),
+    _counter("captured_bytes", "captured_bytes", "Page bytes captured."),
+    _counter("segments", "segments", "Segments made durable."),
+    _counter("segment_bytes", "segment_bytes", "Bytes of segments made durable."),
+    _counter("snapshots", "snapshots", "Snapshots made durable."),
+    _counter("chunks_stored", "snapshot_chunks_stored", "Snapshot chunks uploaded."),
+    _counter("chunk_bytes", "snapshot_chunk_bytes", "Bytes of snapshot chunks uploaded."),
+    _counter(
+        "chunks_reused", "snapshot_chunks_reused", "Snapshot chunks not uploaded because they were stored already."
+    ),
+    _counter("checkpoints", "checkpoints", "Write-locked checkpoints that made room in the WAL."),
+    _counter("wal_let_go", "wal_let_go", "Times the WAL passed max_wal_bytes with the store away and was let go."),
+    _counter("resynchronisations", "resynchronisations", "Times the state was compared or taken anew.", "reason"),
+    _counter("errors", "errors", "Errors, by class.", "kind"),
+    _histogram("checkpoint_stall", "checkpoint_stall", "How long writers had to wait for a write-locked checkpoint."),
+    _histogram("durable_delay", "durable_delay", "Time from a commit being seen to its being durable."),
+)
