@@ -27,9 +27,9 @@ RUN ln -s /opt/replicad/bin/replicad /usr/local/bin/replicad \
 USER 10001:10001
 WORKDIR /data
 # /healthz is about the process alone and never asks the bucket: an outage of the bucket must not restart the
-# application. The address follows REPLICAD_HTTP_LISTEN; 0.0.0.0 is reached by loopback as well.
+# application. The port follows REPLICAD_HTTP_LISTEN; `localhost` finds a listener on either family.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 \
-  CMD ["python3", "-c", "import os, urllib.request; port = os.environ.get('REPLICAD_HTTP_LISTEN', '127.0.0.1:9090').rpartition(':')[2]; urllib.request.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=4)"]
+  CMD ["python3", "-c", "import os, urllib.request; port = os.environ.get('REPLICAD_HTTP_LISTEN', '127.0.0.1:9090').rpartition(':')[2]; urllib.request.urlopen(f'http://localhost:{port}/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
 # The command of the container follows: `docker run … replicad:0.1.0 python3 app.py`. Without one it is a sidecar.
 ENTRYPOINT ["replicad", "run", "--"]

@@ -68,7 +68,7 @@ class StoreRefused(ReplicadError):
 
 class ConditionalWritesUnsupported(StoreRefused):
     """The store {store} has no conditional writes ({found}), so it cannot decide between two owners by itself. Set
-    `fencing: advisory`, or choose a store that honours `If-None-Match`."""  # noqa: D205, D209, D400
+    `fencing: advisory`, or choose a store that honours `If-None-Match`."""
 
 
 class ObjectMissing(ReplicadError):
@@ -159,7 +159,7 @@ class FileUnusable(ReplicadError):
 
 
 class TargetBusy(ReplicadError):
-    """{path} cannot be replaced now: {found}. Stop what uses it, then try again; nothing was changed."""  # noqa: D400
+    """{path} cannot be replaced now: {found}. Stop what uses it, then try again; nothing was changed."""
 
     exit_code = 11
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 from blockbuster import BlockBuster, BlockBusterFunction
+from hypothesis import settings
 
 import replicad
 
@@ -41,6 +42,10 @@ MAY_BLOCK = [
     ("replicad/store/s3_client.py", {"_find_credentials"}),
 ]
 """Where our own code is allowed to make such a call on the event loop, and why."""
+
+
+settings.register_profile("replicad", deadline=None)  # a shared machine stalls; the time limit per test stands
+settings.load_profile("replicad")
 
 
 def pytest_configure(config: pytest.Config) -> None:

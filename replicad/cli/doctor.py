@@ -56,7 +56,7 @@ async def _checks(invocation: Invocation) -> dict[str, list[Check]]:
     from replicad.cli.checks.store import check_store  # noqa: PLC0415
 
     settings = invocation.settings
-    groups = {"SQLite": await check_sqlite()}
+    groups = {"SQLite": await asyncio.to_thread(check_sqlite)}
     for database in settings.databases:
         groups[database.name] = [
             *await asyncio.to_thread(check_database, settings, database),

@@ -47,9 +47,9 @@ _CONCURRENCY = 8
 def log(invocation: Invocation, *, limit: int, since: str | None, epoch: int | None) -> None:
     """List transactions and restore points.
 
-    The newest stands first. Any transaction can be restored with `--txid`, any instant between the first and the last with `--at`. PAGES are
-    those a transaction wrote, DATABASE is its size afterwards. Single transactions are read from the segments'
-    indexes; the rest is known from the listing alone.
+    The newest stands first. Any transaction can be restored with `--txid`, any instant between the first and the
+    last with `--at`. PAGES are those a transaction wrote, DATABASE is its size afterwards. Single transactions are
+    read from the segments' indexes; the rest is known from the listing alone.
     """
     invocation.start_logging(answers_itself=True)
     answer, entries = asyncio.run(_log(invocation, limit=limit, since=since, epoch=epoch))

@@ -11,13 +11,14 @@ from replicad.cli.control import demand
 from replicad.cli.flags import command
 from replicad.cli.output import outline
 from replicad.cli.timeout import DURATION
+from replicad.config import Section
 
 if TYPE_CHECKING:
     from replicad.cli.invocation import Invocation
 
 
 @command(
-    settings=("control_socket", "database", "databases", "config", "log_level", "log_format"),
+    settings=(Section.REPLICA, "control_socket", "log_level", "log_format"),
     examples=("replicad snapshot", "replicad snapshot --json --timeout 1h"),
     required=("control_socket",),
 )

@@ -11,6 +11,7 @@ from replicad.cli.control import demand
 from replicad.cli.flags import command
 from replicad.cli.output import outline
 from replicad.cli.timeout import DURATION
+from replicad.config import Section
 
 if TYPE_CHECKING:
     from replicad.cli.invocation import Invocation
@@ -19,7 +20,7 @@ _MARGIN_SECONDS = 5.0  # the daemon, not this client, is to say what was not dur
 
 
 @command(
-    settings=("control_socket", "database", "databases", "config", "log_level", "log_format"),
+    settings=(Section.REPLICA, "control_socket", "log_level", "log_format"),
     examples=("replicad sync --timeout 10s", "replicad sync && echo durable"),
     required=("control_socket",),
 )

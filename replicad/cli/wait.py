@@ -10,6 +10,7 @@ import click
 from replicad.cli.control import ask
 from replicad.cli.flags import command
 from replicad.cli.timeout import DURATION
+from replicad.config import Section
 from replicad.errors import DaemonUnreachable, NotReady, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _ASK_SECONDS = 2.0
 
 
 @command(
-    settings=("control_socket", "ready_file", "database", "databases", "config", "log_level", "log_format"),
+    settings=(Section.REPLICA, "control_socket", "ready_file", "log_level", "log_format"),
     examples=("replicad wait --timeout 2m && exec gunicorn app:app", "replicad wait --ready-file /shared/ready"),
     required=(),
 )
@@ -37,8 +38,8 @@ _ASK_SECONDS = 2.0
 def wait(invocation: Invocation, *, timeout_seconds: float) -> None:
     """Return when the running replicad is ready.
 
-    Ready means that the database is in place and being replicated. Asks the control socket. Where none answers (another container, another user), the ready file decides when
-    `ready_file` is set.
+    Ready means that the database is in place and being replicated. Asks the control socket. Where none answers
+    (another container, another user), the ready file decides when `ready_file` is set.
     """
     settings = invocation.settings
     if settings.control_socket is None and settings.ready_file is None:

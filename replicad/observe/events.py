@@ -32,6 +32,7 @@ CHECKPOINT_FAILED: Final = "checkpoint_failed"  # room could not be made now; it
 WAL_LET_GO: Final = "wal_let_go"  # longer than max_wal_bytes with the store away
 
 # --- shipping --------------------------------------------------------------------------------
+STATE_NOT_WRITTEN: Final = "state_not_written"  # the file beside the database; a restart has more to prove
 SEGMENT_SHIPPED: Final = "segment_shipped"  # its transactions are durable
 SHIP_FAILED: Final = "ship_failed"  # it is tried again
 SNAPSHOT_STORED: Final = "snapshot_stored"

@@ -1,1 +1,1 @@
-
+"""Who may write the history: claims, epochs, and the records of both."""

@@ -52,7 +52,7 @@ def _unproven(local: Local, head: Position) -> Course:
     recorded = local.recorded
     if recorded is None or not local.same_database:
         return Course.ASIDE
-    at_head = (recorded.epoch, recorded.txid, recorded.checksum) == (head.epoch, head.txid, head.checksum)
+    at_head = (recorded.txid, recorded.checksum) == (head.txid, head.checksum)  # an epoch may begin at its parent's end
     if local.same_claim or at_head:  # whatever is stored came from this file, or was in it before it was written to
         return Course.STORE_LOCAL
     untouched = (local.checksum, local.pages) == (recorded.checksum, recorded.pages)

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.host.files import free_bytes
 from replicad.plan.checkpoint import Checkpoint, CheckpointLimits, WALState, decide
 from replicad.replicate.capture import Capture, Reached, Room
+from replicad.sqlite.connection import translated
 from replicad.wal import FRAME_HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -32,9 +34,11 @@ class Round:
     news: bool  # something was committed since the last round
     reached: Reached
     replaced: bool  # another file, or none, stands at the path
+    at_rest: bool  # the pin need not move before something happens
     unread_bytes: int
     wal_bytes: int  # committed frames in the WAL
     room: Room | None  # the checkpoint that was run, if any
+    disk_free_bytes: int | None  # on the database's file system, when it was looked at
 
 
 class Beat:
@@ -49,7 +53,15 @@ class Beat:
         self._news_at = self._moved_at = self._room_at = clock.monotonic()
 
     def round(self, *, may_move: bool) -> Round:
-        """Do one round; `may_move` False keeps every frame from the pin on in the WAL."""
+        """Do one round; `may_move` False keeps every frame from the pin on in the WAL.
+
+        Raises:
+            DatabaseUnusable: SQLite could not; what was read so far counts, and another round may succeed.
+        """
+        with translated(self.capture.source.path):
+            return self._round(may_move=may_move)
+
+    def _round(self, *, may_move: bool) -> Round:
         now = self._clock.monotonic()
         capture = self.capture
         reached = capture.read()
@@ -57,10 +69,11 @@ class Beat:
         news = index != self._seen
         if news:
             self._seen, self._news_at = index, now
-        replaced, room = False, None
+        replaced, room, disk_free_bytes = False, None, None
         if now - self._moved_at >= PIN_INTERVAL_SECONDS:
             self._moved_at = now
             replaced = capture.source.was_replaced()
+            disk_free_bytes = free_bytes(capture.source.path.parent)
             if may_move and not replaced and reached is Reached.END:
                 self._move(index)
                 room = self._checkpoint(index, now)
@@ -68,9 +81,11 @@ class Beat:
             news=news,
             reached=reached,
             replaced=replaced,
+            at_rest=not may_move or reached is not Reached.END or index == self._rest,
             unread_bytes=capture.unread_frames(index) * self._frame_bytes,
             wal_bytes=index.frames * self._frame_bytes,
             room=room,
+            disk_free_bytes=disk_free_bytes,
         )
 
     @property

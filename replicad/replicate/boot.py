@@ -54,6 +54,7 @@ class Booted:
     manifest: Manifest | None  # of the newest snapshot
     opened: Opened | None  # None: there is no file yet
     restored: Restored | None
+    first_restorable_ms: int | None  # commit time of the oldest snapshot on the line
     first_start: bool  # neither a history nor a file was there
 
 
@@ -102,6 +103,7 @@ class Boot:
             manifest=manifest,
             opened=opened,
             restored=restored,
+            first_restorable_ms=line.manifests[0].key.ms if line and line.manifests else None,
             first_start=course is Course.FIRST and opened is None,
         )
 

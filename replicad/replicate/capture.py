@@ -93,6 +93,7 @@ class Capture:
         self.position = beginning.position
         self.next_txid = header.first_txid
         self.last_ms = 0  # commit time of the newest transaction read
+        self.captured_bytes = 0  # page images read
         self._dirty: set[int] = set()  # extents written since `take_dirty`
         self._extent_pages = EXTENT_BYTES // self.table.page_size
         self._database_id = header.database_id
@@ -200,6 +201,7 @@ class Capture:
         return Pinned(
             txid=TXID(self.next_txid - 1),
             ms=self.last_ms,
+            position=self.position,
             image=Image.under_pin(self.source, index, pages=self.table.pages),
             table=self.table.copy(),
             dirty=frozenset(),
@@ -215,6 +217,7 @@ class Capture:
                 return Pinned(
                     txid=TXID(self.next_txid - 1),
                     ms=self.last_ms,
+                    position=self.position,
                     image=Image.under_pin(self.source, index, pages=self.table.pages),
                     table=self.table.copy(),
                     dirty=frozenset(self.take_dirty()),
@@ -266,6 +269,11 @@ class Capture:
         """Remember that these pages were written."""
         extent_pages = self._extent_pages
         self._dirty.update([(pgno - 1) // extent_pages for pgno in pgnos])
+
+    def note_shrunk(self, pages: int) -> None:
+        """Remember that the pages behind this size are gone: they may come back with other contents, unwritten."""
+        if pages < self.table.pages:
+            self.note_dirty(range(pages + 1, self.table.pages + 1))
 
     # --- pins and checkpoints ------------------------------------------------------------------
 
@@ -356,12 +364,14 @@ class Capture:
                 self._open_since_ms = commit_ms
             pgnos, images = frames.pgnos[begin:end], frames.images[begin:end]
             self.table.write(pgnos, images)
+            self.note_shrunk(pages)
             checksum = self.table.commit(pages)
             self._open.add_pages(pgnos, images)
             self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
             self.next_txid = TXID(self.next_txid + 1)
             begin = end
         self.note_dirty(frames.pgnos[:committed])
+        self.captured_bytes += committed * self.table.page_size
 
     def _advance(self, salts: bytes, frame: int, frame_checksum: bytes) -> None:
         self.position = WALPosition(salts=salts, frame=frame, frame_checksum=frame_checksum)

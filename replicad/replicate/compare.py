@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from replicad.host.files import free_bytes
 from replicad.layout import SegmentKey
 from replicad.position import NO_WAL, TXID, WALPosition
 from replicad.replicate.beat import Beat, Round
@@ -127,6 +128,7 @@ class ComparingCapture(Capture):
         return Pinned(
             txid=TXID(self.next_txid - 1),
             ms=self.last_ms,
+            position=NO_WAL,
             image=MomentaryImage(self.source, pages=self.table.pages, pin=pin),
             table=self.table.copy(),
             dirty=frozenset(self.take_dirty()),
@@ -164,6 +166,7 @@ class ComparingCapture(Capture):
             self._open = self.begin_segment()
             self._open_since_ms = commit_ms
         self.table.write(pgnos, images)
+        self.note_shrunk(pages)
         checksum = self.table.commit(pages)
         self._open.add_pages(pgnos, images)
         self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
@@ -193,6 +196,7 @@ class SpooledDifference:
             capture.note_dirty(pgnos)
             encoder.add_pages(pgnos, changed)
             self._file.writelines(encoder.take())
+        capture.note_shrunk(image.pages)
         checksum = table.commit(image.pages)
         encoder.commit(commit_ms=commit_ms, pages=image.pages, checksum=checksum)
         self._file.writelines(encoder.finish(NO_WAL))
@@ -233,8 +237,7 @@ class MomentaryImage(Image):
 class ComparingBeat(Beat):
     """Looks at the change counter; there is no pin to move and no WAL to make room in."""
 
-    def round(self, *, may_move: bool) -> Round:
-        """Do one round."""
+    def _round(self, *, may_move: bool) -> Round:
         del may_move
         capture = self.capture
         before = capture.next_txid
@@ -244,7 +247,9 @@ class ComparingBeat(Beat):
             news=capture.next_txid != before,
             reached=reached,
             replaced=replaced,
+            at_rest=True,
             unread_bytes=0,
             wal_bytes=0,
             room=None,
+            disk_free_bytes=free_bytes(capture.source.path.parent),
         )

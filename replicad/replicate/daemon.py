@@ -187,6 +187,7 @@ class Daemon:
         metrics = self._metrics.for_database(database.name)
         metrics.epoch = booted.lineage.epoch
         metrics.restore_seconds = booted.restored.seconds if booted.restored else None
+        metrics.first_restorable_ms = booted.first_restorable_ms
         ledger = Ledger()
         metrics.lag_seconds = lambda: ledger.lag_seconds(self._tools.clock.now_ms())
         shipper = Shipper(store, self._tools.threads, metrics, log)
@@ -266,7 +267,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         connect_timeout_seconds=settings.connect_timeout_seconds,
         read_timeout_seconds=settings.request_timeout_seconds,
-        retry_seconds=settings.retry_timeout_seconds,
+        retry_seconds=min(settings.retry_timeout_seconds, settings.boot_timeout_seconds),
         concurrency=max(settings.upload_concurrency, settings.restore_concurrency),
         access_key_id=text(settings.s3_access_key_id),
         secret_access_key=text(settings.s3_secret_access_key),

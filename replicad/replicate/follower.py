@@ -16,6 +16,7 @@ from replicad.replicate.beat import Beat
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known, Opening, open_at
+from replicad.replicate.following import record_state
 from replicad.replicate.ledger import Mark
 from replicad.replicate.own import store_end
 from replicad.replicate.session import Session
@@ -23,6 +24,7 @@ from replicad.replicate.snapshotloop import Owed
 from replicad.segment import SegmentHeader
 from replicad.sqlite.connection import convert_to_wal, journal_mode
 from replicad.sqlite.source import Source
+from replicad.sqlite.versions import is_vulnerable, version_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -217,6 +219,8 @@ class Follower:
         try:
             if compare:
                 await session.resynchronise("database_replaced")
+            elif opened.opening.known is not None:
+                await self._record(opened.opening, opened.opening.known.position.txid)
             self._in_session.set()
             await session.run()
         finally:
@@ -226,6 +230,12 @@ class Follower:
             following.metrics.capturing = False
             await following.tools.threads.run(opened.source.close)
             self._remember(self._capture, drained=session.drained)
+
+    async def _record(self, opening: Opening, txid: TXID) -> None:
+        """Write down at once which stored transaction this file stands at, and that this epoch goes on from it."""
+        epoch, table = self.following.lineage.epoch, opening.table
+        position = Position(epoch=epoch, txid=txid, checksum=table.checksum, pages=table.pages)
+        await record_state(self.following, position, opening.position)
 
     def _can_compare(self, opened: Opened) -> bool:
         table = self._table
@@ -256,6 +266,8 @@ class Follower:
             if self._last_txid:
                 following.log.warning(events.CONTINUITY_LOST, txid=next_txid - 1)
                 following.metrics.resynchronisations["continuity_lost"] += 1
+        # What an earlier session wrote after its last snapshot is not known here: the next one reads every chunk.
+        following.snapshots.resume(following.snapshots.newest)
         header = SegmentHeader(
             database_id=following.lineage.database_id,
             epoch=following.lineage.epoch,
@@ -275,10 +287,21 @@ class Follower:
         if owed is not None:
             following.ledger.oldest_pending_ms = capture.now_ms()
         following.ledger.captured = Mark(txid=TXID(next_txid - 1), ms=capture.last_ms)
+        self._look_at_writer(opened.source.last_writer())
         following.log.info(events.CAPTURE_STARTED, next_txid=next_txid, pages=table.pages)
         beat_of = Beat if following_wal else ComparingBeat
         beat = beat_of(capture, CheckpointLimits(room_bytes=settings.checkpoint_wal_bytes), clock)
         return Session(following, beat, log=log, owed=owed), capture
+
+    def _look_at_writer(self, number: int) -> None:
+        version = version_text(number)
+        self.following.metrics.sqlite_vulnerable = is_vulnerable(version) if number else None
+        if self.following.metrics.sqlite_vulnerable:
+            self.following.log.warning(
+                events.SQLITE_VULNERABLE,
+                application_sqlite=version,
+                hint="Upgrade the application's SQLite to 3.51.3, 3.50.7 or 3.44.6: see the failure model.",
+            )
 
     def _remember(self, capture: Capture, *, drained: bool) -> None:
         """Keep what the next session can go on from; without a drained session, that is nothing but the numbers."""

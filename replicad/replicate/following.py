@@ -6,6 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from replicad.errors import FileUnusable, NoSpace
+from replicad.observe import events
+from replicad.replicate.state_file import state_of, write_state
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 
     from replicad.config.model import Settings
     from replicad.observe.metrics import DatabaseMetrics
+    from replicad.position import Position, WALPosition
     from replicad.replicate.capture import Capture
     from replicad.replicate.ledger import Ledger
     from replicad.replicate.lineage import Lineage
@@ -56,6 +61,17 @@ class Turn:
     async def within(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the capture; the caller holds the lock."""
         return await self._threads.run(function, *args, **kwargs)
+
+
+async def record_state(following: Following, position: Position, wal: WALPosition) -> None:
+    """Write the state file: this transaction is durable, and ends here in the WAL."""
+    lineage = following.lineage
+    state = state_of(position, wal, database_id=lineage.database_id, claim_id=lineage.claim_id)
+    try:
+        await following.tools.threads.run(write_state, following.path, state)
+    except (NoSpace, FileUnusable) as error:  # an older state is as true: a restart has a little more to prove
+        following.metrics.errors[type(error).__name__] += 1
+        following.log.warning(events.STATE_NOT_WRITTEN, error=str(error))
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replicad.position import TXID
+    from replicad.position import TXID, WALPosition
     from replicad.sqlite.image import Image
     from replicad.wal import PageTable
 
@@ -26,6 +26,7 @@ class Pinned:
 
     txid: TXID
     ms: int  # commit time
+    position: WALPosition  # where in the WAL it ends
     image: Image
     table: PageTable
     dirty: frozenset[int]  # extents written since the last state that was held still, or since capture began

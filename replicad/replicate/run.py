@@ -88,15 +88,16 @@ class _Course:
             async with asyncio.TaskGroup() as group:
                 first_start = await self._unless_stopped(self._daemon.boot(may_replace=bool(command)), "boot")
                 await self._unless_stopped(self._daemon.follow(group), "the start of capture")
-                # Hooks run when capture does: what a migration writes is replicated as transactions.
-                await self._hooks(first_start=first_start)
                 alive = group.create_task(self._keep_alive())
-                status = await self._serve_application(command, group, ready_file)
-                self._manager.stopping()
-                await self._flush_finally()
-                await self._daemon.end()
-                alive.cancel()
-                return status
+                try:
+                    # Hooks run when capture does: what a migration writes is replicated as transactions.
+                    await self._hooks(first_start=first_start)
+                    return await self._serve_application(command, group, ready_file)
+                finally:  # also when a hook failed or the command was not found: what was committed is sent
+                    self._manager.stopping()
+                    alive.cancel()
+                    await self._flush_finally()
+                    await self._daemon.end()
         except BaseExceptionGroup as failed:  # whatever was raised in the block comes wrapped
             raise failed.exceptions[0] from None
 
@@ -112,7 +113,7 @@ class _Course:
             await self._now_ready(ready_file)
             await self._signals.stopping.wait()
             return 0
-        running = group.create_task(
+        running = asyncio.ensure_future(
             self._application.run(
                 command,
                 on_signal=lambda: self._flush_early(group),
@@ -121,9 +122,13 @@ class _Course:
             )
         )
         await asyncio.sleep(0)  # the first step of that task starts the command, or raises
-        if not running.done():
-            await self._now_ready(ready_file)
-        return (await running).shell_code
+        try:
+            if not running.done():
+                await self._now_ready(ready_file)
+            return (await running).shell_code
+        finally:
+            running.cancel()
+            await asyncio.wait((running,))
 
     async def _now_ready(self, ready_file: ReadyFile) -> None:
         self._daemon.now_ready()

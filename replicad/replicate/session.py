@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from replicad.errors import DatabaseUnusable
 from replicad.observe import events
 from replicad.position import TXID
+from replicad.replicate.beat import PIN_INTERVAL_SECONDS
 from replicad.replicate.capture import Reached
 from replicad.replicate.following import Turn, wait_for
 from replicad.replicate.ledger import Mark
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from replicad.replicate.snapshotloop import Owed
     from replicad.snapshot import Manifest
 
+_RETRY_SECONDS = 1.0  # after SQLite could not; the pins are held all the while
 _LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
 _LONG_STALL_SECONDS = 0.1  # for which writers may wait for a checkpoint without a word about it
 
@@ -96,7 +99,13 @@ class Session:
         busy_until = 0.0
         try:
             while True:
-                round_ = await self._round()
+                try:
+                    round_ = await self._round()
+                except DatabaseUnusable as error:
+                    self._following.metrics.errors[type(error).__name__] += 1
+                    self._following.log.error(events.CAPTURE_FAILED, error=str(error))  # noqa: TRY400 - it says enough
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    continue
                 await self._act_on(round_)
                 if round_.news:
                     busy_until = clock.monotonic() + _LINGER_SECONDS
@@ -106,7 +115,9 @@ class Session:
                     continue
                 if round_.reached is Reached.END and not watch.armed and watch.arm():
                     continue  # one more look at once, for what changed before the watch stood
-                await wait_for(self._nudge, settings.safety_poll_interval_seconds)
+                pause = settings.safety_poll_interval_seconds
+                # An application's own checkpoint may be waiting for the pin, and every writer for that checkpoint.
+                await wait_for(self._nudge, pause if round_.at_rest else min(pause, PIN_INTERVAL_SECONDS))
                 if self._nudge.is_set():
                     self._nudge.clear()
                     busy_until = clock.monotonic() + _LINGER_SECONDS
@@ -172,6 +183,8 @@ class Session:
         if new:
             metrics.transactions += new
             ledger.captured = Mark(txid=TXID(capture.next_txid - 1), ms=capture.last_ms)
+        if round_.disk_free_bytes is not None:
+            metrics.disk_free_bytes = round_.disk_free_bytes
         if capture.open_segment is not None or round_.reached is Reached.OVERSIZED:
             self._ship.captured()
         if round_.room is not None and round_.room.done:
@@ -195,6 +208,7 @@ class Session:
             ledger.oldest_pending_ms = min(known, default=None)
         metrics.pending_bytes = ledger.pending_bytes + ledger.unread_bytes
         metrics.pending_transactions = ledger.pending_transactions
+        metrics.captured_bytes = capture.captured_bytes
         metrics.captured_txid, metrics.durable_txid = ledger.captured.txid, ledger.durable.txid
         metrics.durable_ms = metrics.last_restorable_ms = ledger.durable.ms or None
         metrics.database_pages = capture.table.pages

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from replicad.layout import SegmentKey
 from replicad.position import Position
 from replicad.replicate.capture import Reached
-from replicad.replicate.following import wait_for
+from replicad.replicate.following import record_state, wait_for
 from replicad.replicate.ledger import Mark
-from replicad.replicate.state_file import state_of, write_state
 
 if TYPE_CHECKING:
     from replicad.position import WALPosition
@@ -106,6 +105,9 @@ class ShipLoop:
         """Stream the next transaction; given up when the store is away and the WAL too long to wait for it."""
         following, capture = self._following, self._turn.capture
         async with self._turn.lock:
+            if capture.open_segment is not None:  # read since this was decided: what was committed first goes first
+                self._captured.set()
+                return
             transaction = await self._turn.within(capture.oversized)
             if transaction is None:
                 return
@@ -124,9 +126,7 @@ class ShipLoop:
 
     async def _settle(self, key: SegmentKey, position: Position, wal_end: WALPosition, stored_bytes: int) -> None:
         following, mark = self._following, Mark(txid=key.last, ms=key.last_ms)
-        lineage = following.lineage
-        state = state_of(position, wal_end, database_id=lineage.database_id, claim_id=lineage.claim_id)
-        await following.tools.threads.run(write_state, following.path, state)
+        await record_state(following, position, wal_end)
         following.metrics.durable_delay.observe(max(0, following.tools.clock.now_ms() - mark.ms) / 1000)
         self._observer.on_shipped(stored_bytes)
         await following.ledger.now_durable(mark)

@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.errors import ProofFailed
+from replicad.errors import ProofFailed, ReplicadError
 from replicad.observe import events
 from replicad.plan.snapshot import LogSince, SnapshotLimits, due
 from replicad.position import TXID
-from replicad.replicate.following import wait_for
+from replicad.replicate.following import record_state, wait_for
 from replicad.replicate.ledger import Mark
 from replicad.replicate.pinned import Pinned, StateMoved
 
@@ -104,7 +104,10 @@ class SnapshotLoop:
         if pinned is None:
             return None
         try:
-            return await following.snapshots.store(pinned, reason=reason, now_ms=following.tools.clock.now_ms())
+            manifest = await following.snapshots.store(pinned, reason=reason, now_ms=following.tools.clock.now_ms())
+            if not self.base.is_set():  # until the first segment, this is all that a restart can go by
+                await record_state(following, manifest.position, pinned.position)
+            return manifest
         finally:
             await turn.take(pinned.release)
 
@@ -122,6 +125,10 @@ class SnapshotLoop:
             return False
         if isinstance(error, StateMoved):
             return False
+        if isinstance(error, ReplicadError):
+            following.metrics.errors[type(error).__name__] += 1
+            following.log.error(events.SNAPSHOT_FAILED, reason=reason, error=str(error))
+            return False
         manifest = taken.result()
         if manifest is None:
             return False
@@ -135,6 +142,7 @@ class SnapshotLoop:
         following, metrics = self._following, self._following.metrics
         metrics.snapshot_txid, metrics.snapshot_ms = manifest.txid, manifest.commit_ms
         metrics.snapshot_stored_bytes = manifest.stored_bytes
+        metrics.first_restorable_ms = metrics.first_restorable_ms or manifest.commit_ms
         following.log.info(
             events.SNAPSHOT_STORED, reason=reason, txid=manifest.txid, stored_bytes=manifest.stored_bytes
         )

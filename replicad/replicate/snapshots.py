@@ -44,7 +44,7 @@ class Snapshots:
         self.newest = newest
         self._dirty = None
         if newest is not None:
-            self._stored = {chunk.name: chunk for chunk in newest.chunks}
+            self._stored |= {chunk.name: chunk for chunk in newest.chunks}
 
     async def store(self, pinned: Pinned, *, reason: str, now_ms: int) -> Manifest:
         """Store the chunks that are new, then the manifest.
@@ -97,7 +97,9 @@ class Snapshots:
     def _clean(self, pinned: Pinned, per_chunk: int) -> dict[int, Chunk]:
         """Return the chunks of the newest manifest that no write has touched since."""
         newest = self.newest
-        if newest is None or self._dirty is None or newest.chunk_pages != per_chunk:
+        if newest is None or self._dirty is None:
+            return {}
+        if (newest.page_size, newest.chunk_pages) != (pinned.image.page_size, per_chunk):
             return {}
         extents_per_chunk = per_chunk * newest.page_size // EXTENT_BYTES
         dirty = {extent // extents_per_chunk for extent in self._dirty}

@@ -74,8 +74,10 @@ class OversizedTransaction:
             frames = capture.source.read(first, min(step, self._last - first + 1), self._salts)
             capture.table.write(frames.pgnos, frames.images)
             capture.note_dirty(frames.pgnos)
+            capture.captured_bytes += len(frames) * capture.table.page_size
             encoder.add_pages(frames.pgnos, frames.images)
             yield from encoder.take()
+        capture.note_shrunk(self._pages)
         checksum = capture.table.commit(self._pages)
         encoder.commit(commit_ms=self._commit_ms, pages=self._pages, checksum=checksum)
         yield from encoder.finish(self.position)
@@ -135,6 +137,7 @@ class Difference:
             capture.note_dirty(pgnos)
             encoder.add_pages(pgnos, changed)
             yield from encoder.take()
+        capture.note_shrunk(self._image.pages)
         checksum = table.commit(self._image.pages)
         encoder.commit(commit_ms=self._commit_ms, pages=self._image.pages, checksum=checksum)
         yield from encoder.finish(self.position)

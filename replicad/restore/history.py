@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import ObjectMissing
@@ -52,12 +53,12 @@ async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concur
 
 
 async def _read(store: ObjectStore, epoch: Epoch | None, concurrency: int) -> History:
-    claims, objects = await gather_bounded((_list_claims(store), _list_epochs(store)), 2)
+    claims, objects = await gather_bounded((partial(_list_claims, store), partial(_list_epochs, store)), 2)
     listing = read_listing(claims + objects)
     ends = sorted(listing.ends & {max(listing.starts, default=None), epoch})
     starts = sorted(listing.starts)
-    found_starts = await gather_bounded((_start(store, number) for number in starts), concurrency)
-    found_ends = await gather_bounded((_end(store, number) for number in ends), concurrency)
+    found_starts = await gather_bounded((partial(_start, store, number) for number in starts), concurrency)
+    found_ends = await gather_bounded((partial(_end, store, number) for number in ends), concurrency)
     return History(
         label=store.url,
         listing=listing,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from replicad.errors import NoSpace, ProofFailed, ReplicadError
+from replicad.host.clock import SystemClock
 from replicad.host.files import free_bytes
 from replicad.host.threads import Threads
 from replicad.observe import events
@@ -26,9 +27,10 @@ from replicad.restore.old_file import open_old
 from replicad.restore.place import Place, resolve_target
 from replicad.restore.planning import Planner
 from replicad.restore.preparation import prepare
+from replicad.restore.progress import Silent
 from replicad.restore.prove import ask_sqlite, interruptible, read_back
 from replicad.restore.request import Integrity, Restored
-from replicad.restore.together import gather_bounded, task_group
+from replicad.restore.together import task_group
 from replicad.restore.workshop import Workshop
 from replicad.wal.pagetable import PageTable
 
@@ -46,10 +48,18 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-async def restore(store: ObjectStore, request: RestoreRequest, progress: Progress, clock: Clock) -> Restored:
+async def restore(
+    store: ObjectStore, request: RestoreRequest, progress: Progress | None = None, clock: Clock | None = None
+) -> Restored:
     """Restore the database below the store's prefix to `request.target`, at `request.path`.
 
-    No connection of this process may be open on the file at the target.
+    No connection of any process may be open on the file at the target.
+
+    Args:
+        store: the database's own part of the store.
+        request: what is restored, where to, and how.
+        progress: is told how far it is; None: nobody is.
+        clock: the machine's when None.
 
     Raises:
         TargetExists: the target is there, and `force` is not set; nothing was fetched.
@@ -66,8 +76,9 @@ async def restore(store: ObjectStore, request: RestoreRequest, progress: Progres
         StoreUnreachable, StoreRefused, WrongKey: the store cannot be read.
     """
     threads = Threads("restore", request.limits.threads)
+    progress = progress or Silent()
     try:
-        return await _Restore(store, request, progress, clock, threads).run()
+        return await _Restore(store, request, progress, clock or SystemClock(), threads).run()
     except ReplicadError as error:
         _log.error(events.RESTORE_FAILED, path=str(request.path), target=str(request.target), error=str(error))
         raise
@@ -178,10 +189,10 @@ class _Restore:
             reused_bytes = await self._assemble(image, prepared, lender)
             await self._threads.run(image.take_over, place.target)
             table = PageTable(image.page_size) if self._request.page_table else None
-            # hashing what was written keeps a core busy while the disk is
-            checksum, _ = await gather_bounded(
-                (interruptible(self._threads, partial(read_back, image, table=table)), self._sync(image)), 2
-            )
+            async with task_group() as group:  # hashing keeps a core busy while the disk is
+                proof = group.create_task(interruptible(self._threads, partial(read_back, image, table=table)))
+                group.create_task(self._threads.run(image.sync))
+            checksum = proof.result()
             _compare(image, prepared, checksum)
             if self._request.integrity is not Integrity.NONE:
                 await interruptible(self._threads, partial(ask_sqlite, image.path, self._request.integrity))
@@ -202,10 +213,6 @@ class _Restore:
             await chain.apply(group)
             await chunks.apply(group)
         return chunks.reused_bytes
-
-    async def _sync(self, image: Image) -> int:
-        await self._threads.run(image.sync)
-        return 0
 
     def _answer(self, target: Path, built: _Built, moved: tuple[Path, ...], seconds: float) -> Restored:
         prepared, position = built.prepared, built.prepared.position

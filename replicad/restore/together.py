@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
 T = TypeVar("T")
 
@@ -29,16 +29,16 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         raise first from first.__cause__
 
 
-async def gather_bounded(coroutines: Iterable[Coroutine[object, object, T]], limit: int) -> list[T]:
-    """Return what the coroutines return, in order, with at most `limit` of them running at once."""
+async def gather_bounded(functions: Iterable[Callable[[], Coroutine[object, object, T]]], limit: int) -> list[T]:
+    """Return what the functions return when awaited, in order, with at most `limit` of them running at once."""
     room = asyncio.Semaphore(limit)
 
-    async def run(coroutine: Coroutine[object, object, T]) -> T:
+    async def run(function: Callable[[], Coroutine[object, object, T]]) -> T:
         async with room:
-            return await coroutine
+            return await function()
 
     async with task_group() as group:
-        tasks = [group.create_task(run(coroutine)) for coroutine in coroutines]
+        tasks = [group.create_task(run(function)) for function in functions]
     return [task.result() for task in tasks]
 
 

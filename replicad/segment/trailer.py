@@ -114,7 +114,7 @@ def read_trailer(tail: bytes, *, object_bytes: int, what: str) -> Trailer:
         raise Damaged(what=what, where="size", expected=f"at least {_MIN_OBJECT_BYTES} bytes", found=found)
     packed = tail[-TRAILER_BYTES:]
     fields = TRAILER.unpack(packed)
-    _check_seal(packed, *fields[16:], what=what)
+    _check_seal(packed, what)
     trailer = Trailer(
         data_offset=fields[0],
         index_offset=fields[1],
@@ -135,8 +135,9 @@ def read_trailer(tail: bytes, *, object_bytes: int, what: str) -> Trailer:
     return trailer
 
 
-def _check_seal(packed: bytes, trailer_hash: int, version: int, length: int, magic: bytes, *, what: str) -> None:
-    """The last fields first: they have the same form in every version."""
+def _check_seal(packed: bytes, what: str) -> None:
+    """The last fields come first: they have the same form in every version."""
+    trailer_hash, version, length, magic = TRAILER.unpack(packed)[-4:]
     if magic != TRAILER_MAGIC:
         raise Damaged(what=what, where="magic of the trailer", expected=TRAILER_MAGIC, found=magic)
     if version > VERSION:

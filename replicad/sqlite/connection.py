@@ -109,3 +109,10 @@ def translated(path: Path) -> Iterator[None]:
             found=f"a lock that did not go away ({error})",
             hint="An application with locking_mode=exclusive cannot be followed: set it to normal.",
         ) from error
+    except apsw.Error as error:
+        raise DatabaseUnusable(
+            path=path,
+            expected="a database that SQLite can read",
+            found=f"{type(error).__name__}: {error}",
+            hint="It is tried again; nothing was lost.",
+        ) from error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _INDEX_PATIENCE_SECONDS = 5.0
 _INDEX_PAUSE_SECONDS = 0.001
+_WRITER_VERSION_OFFSET = 96  # in the database header
 _LOCK_PAUSE_SECONDS = 0.0002
 _OPTIMISTIC_ATTEMPTS = 10
 _EXACT_PIN_TIMEOUT_SECONDS = 5.0
@@ -120,6 +121,10 @@ class Source:
     def size_bytes(self) -> int:
         """Return the size of the database file, without what is only in the WAL."""
         return int(self._file.xFileSize())
+
+    def last_writer(self) -> int:
+        """Return the version number of the SQLite that wrote the database last, as far as it is in the file."""
+        return int.from_bytes(self.read_file(_WRITER_VERSION_OFFSET, 4), "big")
 
     def read_file(self, offset: int, length: int) -> bytes:
         """Return bytes of the database file, padded with zeros behind its end."""

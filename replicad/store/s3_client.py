@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError
 from botocore.handlers import add_expect_header
 
 from replicad.errors import StoreRefused
-from replicad.store.s3_errors import Attempt, translate
+from replicad.store.s3_errors import CLIENT_ERRORS, Attempt, translate
 from replicad.store.s3_http import SingleRequestSession
 from replicad.store.s3_model import TrimmedLoader
 
@@ -75,38 +75,53 @@ async def connect(location: S3Location, options: StoreOptions) -> S3Connection:
     """
     url = _url(location)
     try:
-        session = await asyncio.to_thread(_prepare, options)
-        credentials = await session.get_credentials()  # found already: no file is read here, nobody is asked
+        session, credentials = await asyncio.to_thread(_prepare, options)
         if credentials is None:
             raise StoreRefused(store=url, operation="opening it", found=_NO_CREDENTIALS)
         client = await _open_client(session, location, options)
-    except (BotoCoreError, ValueError, OSError) as error:
+    except (*CLIENT_ERRORS, ValueError) as error:
         raise translate(error, Attempt(store=url, operation="opening it", key="")) from error
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register_last("before-call.s3.DeleteObjects", _sign_with_md5)
     return S3Connection(client=client, bucket=location.bucket, url=url, credentials=credentials)
 
 
-def _prepare(options: StoreOptions) -> AioSession:
-    """Read all that is read from disk, and find the credentials; in a thread, away from the event loop."""
+def _prepare(options: StoreOptions) -> tuple[AioSession, Any]:
+    """Read all that is read from disk, and find the credentials; in a thread, away from the event loop.
+
+    Returns:
+        A session, and its credentials or None.
+    """
     session = AioSession(session_vars=_SESSION_VARIABLES)
+    session.register_component("data_loader", _loader())
+    if options.access_key_id is not None and options.secret_access_key is not None:
+        session.set_credentials(options.access_key_id, options.secret_access_key, options.session_token)
+    credentials = asyncio.run(_find_credentials(session))
+    _ = session.full_config  # kept by the session
+    return session, credentials
+
+
+@functools.cache
+def _loader() -> TrimmedLoader:
+    """Return the loader of this process, with all in it that opening a client will ask for."""
     loader = TrimmedLoader()
-    session.register_component("data_loader", loader)
     for kind in ("service-2", "endpoint-rule-set-1"):
         loader.load_service_model("s3", kind)
     for name in ("endpoints", "partitions", "sdk-default-configuration"):
         loader.load_data(name)
-    if options.access_key_id is not None and options.secret_access_key is not None:
-        session.set_credentials(options.access_key_id, options.secret_access_key, options.session_token)
-    else:
-        _find_credentials(session)
-    _ = session.full_config  # kept by the session
-    return session
+    return loader
 
 
-def _find_credentials(session: AioSession) -> None:
-    """Go through the platform's chain, on a loop of this thread: it reads files wherever it goes."""
-    asyncio.run(session.get_credentials())
+async def _find_credentials(session: AioSession) -> Any:  # noqa: ANN401 - botocore's, without types
+    """Go through the platform's chain, on a loop of this thread: it reads files wherever it goes.
+
+    Credentials that are fetched at first use are fetched now. Renewing them, every hour or so, reads at most one
+    small file on the loop of the daemon.
+    """
+    credentials = await session.get_credentials()
+    if credentials is not None:
+        await credentials.get_frozen_credentials()
+    return credentials
 
 
 async def _open_client(session: AioSession, location: S3Location, options: StoreOptions) -> Any:  # noqa: ANN401 - likewise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,4 +111,4 @@ async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:
         access_key_id=rclone_server.ACCESS_KEY_ID,
         secret_access_key=rclone_server.SECRET_ACCESS_KEY,
     )
-    return await open_store(servers.rclone.bucket_url(f"bucket-{secrets.token_hex(6)}"), credentials)
+    return await open_store(servers.rclone.new_bucket_url(), credentials)

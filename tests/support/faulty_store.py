@@ -100,7 +100,7 @@ class FaultyStore:
         await self._end("put", key, fault)
 
     async def put_stream(self, key: str, parts: AsyncIterator[bytes]) -> int:
-        """Store an object of unknown size, perhaps; after a lost request some parts have been taken."""
+        """Store an object of unknown size, perhaps."""
         fault = await self._begin("put_stream", key, ())
         size_bytes = await self.store.put_stream(key, parts)
         await self._end("put_stream", key, fault)

@@ -6,7 +6,7 @@ It answers every conditional write with a yes, and ranges with status 200; it st
     if (missing := why_no_rclone()) is not None:
         pytest.skip(missing)
     with running_rclone(tmp_path) as rclone:
-        store = await open_store(rclone.bucket_url("backup"), rclone.options())
+        store = await open_store(rclone.new_bucket_url(), StoreOptions(access_key_id=ACCESS_KEY_ID, …))
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 ACCESS_KEY_ID = "rclone-access-key"
 SECRET_ACCESS_KEY = "rclone-secret-key"  # noqa: S105 - of a server that lives for a test
 
+_BUCKETS = 100
 _STARTED = re.compile(r"Starting s3 server on \[(http://[^/\]]+)/?\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RcloneServer:
-    """A running server; each folder below `root` is a bucket."""
+    """A running server; its buckets are folders below the one it serves."""
 
     endpoint: str
-    root: Path
+    buckets: list[str]  # not given out yet
 
-    def bucket_url(self, bucket: str) -> str:
-        """Create a bucket if it is not there, and return its replica URL."""
-        (self.root / bucket).mkdir(exist_ok=True)
-        return f"s3://{bucket}?endpoint={self.endpoint}&region=us-east-1"
+    def new_bucket_url(self) -> str:
+        """Return the replica URL of an empty bucket that nobody has used."""
+        return f"s3://{self.buckets.pop()}?endpoint={self.endpoint}&region=us-east-1"
 
 
 def rclone_binary() -> Path | None:
@@ -56,11 +56,17 @@ def why_no_rclone() -> str | None:
 
 @contextlib.contextmanager
 def running_rclone(root: Path) -> Iterator[RcloneServer]:
-    """Serve a folder on a free port of 127.0.0.1, until the end of the context."""
+    """Serve a folder on a free port of 127.0.0.1, until the end of the context.
+
+    It keeps what it knows of folders for minutes, so the buckets are made before it starts.
+    """
     binary = rclone_binary()
     assert binary is not None, "ask why_no_rclone first"
+    buckets = [f"bucket-{number:03}" for number in range(_BUCKETS)]
+    for bucket in buckets:
+        (root / bucket).mkdir()
     command = [str(binary), "serve", "s3", "--addr", "127.0.0.1:0", "--config", "/dev/null"]
-    command += ["--dir-cache-time", "0s", "--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}", str(root)]
+    command += ["--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}", str(root)]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert child.stderr is not None
     try:
@@ -68,7 +74,7 @@ def running_rclone(root: Path) -> Iterator[RcloneServer]:
         for line in child.stderr:
             said.append(line)
             if started := _STARTED.search(line):
-                yield RcloneServer(endpoint=started[1], root=root)
+                yield RcloneServer(endpoint=started[1], buckets=buckets)
                 return
         raise AssertionError(f"rclone did not start: {''.join(said)}")
     finally:

@@ -140,15 +140,25 @@ class Recorder:
         )
         await store.put(end_key(Epoch(self.epoch)), encode_record(record))
 
-    async def segment(self, store: ObjectStore, first: int, last: int | None = None, *, block_bytes: int = 1 << 16) -> str:
+    async def segment(
+        self, store: ObjectStore, first: int, last: int | None = None, *, block_bytes: int = 1 << 16
+    ) -> str:
         """Store the transactions `first` to `last` as one segment; return its key."""
         last = first if last is None else last
-        key = SegmentKey(epoch=Epoch(self.epoch), first=TXID(first), last=TXID(last), last_ms=self.transactions[last].ms)
+        key = SegmentKey(
+            epoch=Epoch(self.epoch), first=TXID(first), last=TXID(last), last_ms=self.transactions[last].ms
+        )
         await store.put(str(key), self.encode_segment(first, last, block_bytes=block_bytes))
         return str(key)
 
     def encode_segment(
-        self, first: int, last: int, *, block_bytes: int = 1 << 16, database_id: str = DATABASE_ID, epoch: int | None = None
+        self,
+        first: int,
+        last: int,
+        *,
+        block_bytes: int = 1 << 16,
+        database_id: str = DATABASE_ID,
+        epoch: int | None = None,
     ) -> bytes:
         """Return the transactions as a segment."""
         before = self.transactions[first - 1]
@@ -222,7 +232,9 @@ class Recorder:
     def _new_frames(self) -> tuple[list[int], list[bytes]]:
         """Return the frames of the transaction that was just committed (the WAL is never reset here)."""
         frame_bytes = self.page_size + _FRAME_HEADER.size
-        raw = self.path.with_name(self.path.name + "-wal").read_bytes()[_WAL_HEADER_BYTES + self._consumed * frame_bytes :]
+        raw = self.path.with_name(self.path.name + "-wal").read_bytes()[
+            _WAL_HEADER_BYTES + self._consumed * frame_bytes :
+        ]
         pgnos, images = [], []
         for offset in range(0, len(raw), frame_bytes):
             pgnos.append(_FRAME_HEADER.unpack_from(raw, offset)[0])

@@ -32,7 +32,7 @@ async def check_machine(settings: Settings, database: DatabaseSettings) -> list[
     checks = [await _folder(settings, folder)]
     if not any(check.advice for check in checks):
         checks.append(await asyncio.to_thread(_disk, settings, database.path))
-    return [*checks, _socket(settings), _grace(settings)]
+    return [*checks, await asyncio.to_thread(_socket, settings), _grace(settings)]
 
 
 async def _folder(settings: Settings, folder: Path) -> Check:

@@ -36,9 +36,14 @@ async def check_store(settings: Settings, database: DatabaseSettings) -> list[Ch
     except ReplicadError as error:
         return [fail("store", str(error), "Set replica and the credentials as docs/configuration.md says.")]
     try:
-        return await _Probe(PrefixedStore(opened, f"{database.name}/")).checks()
+        return await probe_store(PrefixedStore(opened, f"{database.name}/"))
     finally:
         await opened.close()
+
+
+async def probe_store(store: ObjectStore) -> list[Check]:
+    """Return the checks of an open store."""
+    return await _Probe(store).checks()
 
 
 class _WrongAnswer(Exception):

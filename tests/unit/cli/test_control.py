@@ -108,14 +108,14 @@ async def _silent(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) 
     await asyncio.Event().wait()
 
 
-async def _gone(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.0 200 OK\r\n")
-    writer.close()
 
 
-async def _nonsense(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.0 200 OK\r\n\r\nhello")
-    writer.close()
 
 
 @pytest.mark.parametrize(
@@ -130,13 +130,14 @@ async def test_what_answers_is_no_daemon(
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(asyncio.current_task())  # type: ignore[arg-type]  # there is one
-        await behave(reader, writer)
+        try:
+            await behave(reader, writer)
+        finally:
+            writer.close()
 
-    server = await asyncio.start_unix_server(serve, path)
-    with pytest.raises(DaemonUnreachable, match=found):
-        await ask(path, "/status", timeout_seconds=0.2 if behave is _silent else 5)
-    for connection in connections:
-        connection.cancel()
-    await asyncio.gather(*connections, return_exceptions=True)
-    server.close()
-    await server.wait_closed()
+    async with await asyncio.start_unix_server(serve, path):
+        with pytest.raises(DaemonUnreachable, match=found):
+            await ask(path, "/status", timeout_seconds=0.2 if behave is _silent else 5)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)

@@ -28,13 +28,16 @@ sys.stdin.read()
 def test_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
     """While one process holds the lock another gets an error with the holder's pid, and does not wait."""
     path = tmp_path / "app.db-replicad.lock"
-    with LockFile(path) as lock:
-        assert lock.held
+    lock = LockFile(path)
+    held = [lock.held]
+    with lock:
+        held.append(lock.held)
         lock.acquire()  # no effect on one that is held
         with pytest.raises(AlreadyRunning, match=f"is locked by process {os.getpid()}:") as refused:
             LockFile(path).acquire()
         assert refused.value.exit_code == 11
-    assert not lock.held
+    held.append(lock.held)
+    assert held == [False, True, False]
     lock.release()
     with LockFile(path):
         pass

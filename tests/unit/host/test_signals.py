@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replicad.host.signals import FORWARDED, Signals
+from tests.support.waiting import wait_until_async
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,9 +36,7 @@ async def test_signals_reach_subscribers_in_order() -> None:
         with signals.subscribe(seen.append):
             for signum in FORWARDED:
                 os.kill(os.getpid(), signum)
-            async with asyncio.timeout(10):
-                while len(seen) < len(FORWARDED):
-                    await asyncio.sleep(0)
+            await wait_until_async(lambda: len(seen) == len(FORWARDED))
         os.kill(os.getpid(), signal.SIGUSR1)
         await asyncio.sleep(0)
     assert seen == list(FORWARDED)
@@ -50,7 +49,7 @@ async def test_second_stop_signal_means_hurry(second: signal.Signals) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGUSR2)
         await asyncio.sleep(0)
-        assert signals.stop_signal is None
+        assert not signals.stopping.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(signals.stopping.wait(), 10)
         assert signals.stop_signal is signal.SIGTERM

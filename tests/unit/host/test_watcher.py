@@ -180,24 +180,20 @@ async def test_folder_that_goes_away(watcher: Watcher, tmp_path: Path) -> None:
 
 
 async def test_busy_writer_costs_nothing(watcher: Watcher, folder: Path) -> None:
-    """A process that writes flat out costs one event; the processor time of this process stays near zero.
+    """A process that writes flat out costs one event, even while the event loop is busy and cannot disarm.
 
-    Seen to fail without IN_ONESHOT in the file mask: the reading thread took 0.9 s of processor time a second.
+    Seen to fail without IN_ONESHOT in the file mask: the reading thread took 0.4 to 0.9 s of processor time a
+    second, and the writer was slowed by a third.
     """
     watch, changed = database(watcher, folder)
     assert watch.arm()
     seconds = 0.5
     before = resource.getrusage(resource.RUSAGE_SELF)
-    writer = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-S", "-c", FLAT_OUT, folder / "app.db-wal", str(seconds)],
-        check=True,
-        capture_output=True,
-    )
+    writer = run(sys.executable, "-S", "-c", FLAT_OUT, folder / "app.db-wal", str(seconds))
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert int(writer.stdout) > 1_000
-    assert changed.is_set()
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3 * seconds
+    await asyncio.wait_for(changed.wait(), 10)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.1 * seconds
 
 
 async def test_arming_leaks_nothing(watcher: Watcher, folder: Path) -> None:
@@ -207,7 +203,7 @@ async def test_arming_leaks_nothing(watcher: Watcher, folder: Path) -> None:
     """
     watch, changed = database(watcher, folder)
     watch.arm()
-    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, descriptors = threading.active_count(), descriptors_open()
     for number in range(2_000):
         watch.arm()
         if number % 2:
@@ -218,10 +214,11 @@ async def test_arming_leaks_nothing(watcher: Watcher, folder: Path) -> None:
             watch.disarm()
     watch.disarm()
     assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors_open() == descriptors
     await wait_until_async(lambda: not kernel_watches())
-    assert watcher._inotify is not None
-    await wait_until_async(lambda: not watcher._inotify._watch_for_wd)  # type: ignore[union-attr] - see above
+    inotify = watcher._inotify
+    assert inotify is not None
+    await wait_until_async(lambda: not inotify._watch_for_wd)
 
 
 async def test_one_thread_for_all(watcher: Watcher, tmp_path: Path) -> None:
@@ -260,9 +257,7 @@ async def test_limits_reached(tmp_path: Path, limit: str) -> None:
     """Where the kernel grants no more watches, arming says so, once in the log, and nothing fails."""
     script = f'echo 0 > /proc/sys/user/{limit} && exec "$@"'
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh", sys.executable, "-c", NO_WATCHES]
-    ran = await asyncio.to_thread(
-        subprocess.run, [*command, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    ran = await asyncio.to_thread(run, *command, tmp_path)
     if "unshare" in ran.stderr or "/proc/sys/user" in ran.stderr:
         pytest.skip(f"no user namespace of our own here: {ran.stderr.strip()}")
     assert ran.returncode == 0, ran.stderr
@@ -288,6 +283,16 @@ async def test_no_permission(watcher: Watcher, folder: Path) -> None:
         os.seteuid(0)
     assert not watch.armed
     assert watch.arm()
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def descriptors_open() -> int:
+    """Return how many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def kernel_watches() -> list[str]:

@@ -7,7 +7,7 @@ import replicad
 from replicad.observe import events
 
 NAMES = {name: value for name, value in vars(events).items() if name.isupper() and isinstance(value, str)}
-LITERAL = re.compile(r"""\blog(?:ger)?\.(?:debug|info|warning|error|exception|critical)\(\s*f?["']""")
+LITERAL = re.compile(r"""log(?:ger)?\.(?:debug|info|warning|error|exception|critical)\(\s*f?["']""")
 
 
 def test_an_event_is_its_constant() -> None:

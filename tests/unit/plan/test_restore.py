@@ -233,7 +233,9 @@ def truth(world: World) -> Truth:
     while epoch:
         simulated = world.epochs[epoch]
         own = {txid for txid, (owner, _) in line.items() if owner == epoch}
-        segments += [(first, max(own & set(range(first, last + 1)))) for first, last in simulated.segments if first in own]
+        segments += [
+            (first, max(own & set(range(first, last + 1)))) for first, last in simulated.segments if first in own
+        ]
         snapshots |= own & set(simulated.snapshots)
         told.add(simulated.parent_txid)
         epoch = simulated.parent

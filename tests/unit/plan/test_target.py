@@ -84,7 +84,9 @@ def test_a_transaction_that_is_not_there_yet_is_outside_the_window() -> None:
         resolve(line_of_history(history([snapshot(5, 5), segment(6, 7, 7)])), AtTXID(TXID(8)))
 
 
-@pytest.mark.parametrize("target", [AtTime(at(5.001)), AtTime(at(6)), AtTime(at(8.999)), *map(AtTXID, (6, 7, 8))], ids=str)
+@pytest.mark.parametrize(
+    "target", [*(AtTime(at(when)) for when in (5.001, 6, 8.999)), *(AtTXID(TXID(txid)) for txid in (6, 7, 8))], ids=str
+)
 def test_in_a_gap_is_an_error_that_names_both_sides(target: Target) -> None:
     """TRAP: T in a gap must be an error, not an older state.
 

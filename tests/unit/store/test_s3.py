@@ -83,13 +83,15 @@ async def test_listing_that_cannot_be_trusted(s3: OpenS3, proxy: FaultProxy, lis
 
 
 async def test_requests_are_bounded(s3: OpenS3, proxy: FaultProxy) -> None:
-    """No more requests are under way than the options allow.
+    """No more requests are under way than the options allow, and waiting for a turn does not count as slowness.
 
-    Seen to fail: without the semaphore, and with a pool of connections as large as the calls, all 12 at once.
+    Seen to fail: without the semaphore the requests that wait for a connection run out of time; with a larger pool
+    of connections as well, all 24 are under way at once.
     """
-    proxy.rules.append(Rule(latency_seconds=0.02))
-    async with s3(dataclasses.replace(ONCE, concurrency=3)) as store:
-        await asyncio.gather(*(store.put(f"{number}", b"") for number in range(12)))
+    patience = dataclasses.replace(ONCE, concurrency=3, connect_timeout_seconds=0.6, read_timeout_seconds=0.6)
+    proxy.rules.append(Rule(latency_seconds=0.2))
+    async with s3(patience) as store:
+        await asyncio.gather(*(store.put(f"{number}", b"") for number in range(24)))
     assert proxy.most_under_way == 3
 
 

@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.utils import ContainerMetadataFetcher
 
 from replicad.errors import ReplicadError, StoreRefused, StoreUnreachable
 from replicad.store.s3 import open_s3
@@ -38,10 +39,8 @@ def _heads(proxy: FaultProxy) -> str:
 
 
 async def test_explicit_credentials(s3: OpenS3, proxy: FaultProxy) -> None:
-    """Credentials of the options sign the request, with the session token when there is one; the secret never goes out."""
-    async with s3(
-        dataclasses.replace(ONCE, access_key_id=ACCESS, secret_access_key=SECRET, session_token=TOKEN)
-    ) as store:
+    """Credentials of the options sign the request, with the session token; the secret never goes out."""
+    async with s3(EXAMPLE) as store:
         await store.put("a", b"1")
     assert f"Credential={ACCESS}/" in _heads(proxy)
     assert f"X-Amz-Security-Token: {TOKEN}" in _heads(proxy)
@@ -97,9 +96,23 @@ async def test_credentials_of_a_file(
 
 async def test_credential_service_away(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A credential service that does not answer is worth another try: StoreUnreachable."""
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)  # between the three attempts that botocore makes
     proxy.rules.append(Rule(path="/credentials", cut=Cut.BEFORE))
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{proxy.endpoint}/credentials")
     with pytest.raises(StoreUnreachable, match="credentials"):
+        await connect(LOCAL, NO_KEYS)
+
+
+async def test_role_that_may_not_be_assumed(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A refusal of the credential service is StoreRefused when the store is opened."""
+    token = tmp_path / "token"
+    token.write_text("a.web.token")
+    document = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
+    proxy.rules.append(Rule(answer=Answer(status=403, body=document)))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/backup")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", proxy.endpoint)
+    with pytest.raises(StoreRefused, match="AccessDenied"):
         await connect(LOCAL, NO_KEYS)
 
 
@@ -207,9 +220,7 @@ async def test_trap_secrets_in_errors(s3: OpenS3, proxy: FaultProxy) -> None:
     async with s3(EXAMPLE) as store:
         with pytest.raises(StoreRefused, match="AccessDenied") as caught:
             await store.get("a")
-        shown = (
-            "".join(traceback.format_exception(caught.value)) + repr(store._connection) + repr(store) + repr(options)
-        )
+        shown = "".join(traceback.format_exception(caught.value)) + f"{store._connection!r} {store!r} {EXAMPLE!r}"
     assert isinstance(caught.value, ReplicadError)
     for secret in (ACCESS, SECRET, TOKEN):
         assert secret not in shown

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.support.fault_proxy import FaultProxy
     from tests.unit.store.conftest import OpenS3
 
-HASTY = dataclasses.replace(ONCE, connect_timeout_seconds=0.2, read_timeout_seconds=0.2)
+HASTY = dataclasses.replace(ONCE, connect_timeout_seconds=0.4, read_timeout_seconds=0.4)
 MINE = b'{"id": "mine"}'
 
 

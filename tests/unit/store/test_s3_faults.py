@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.support.fault_proxy import FaultProxy
     from tests.unit.store.conftest import OpenS3
 
-HASTY = dataclasses.replace(ONCE, connect_timeout_seconds=0.2, read_timeout_seconds=0.2)
+HASTY = dataclasses.replace(ONCE, connect_timeout_seconds=0.4, read_timeout_seconds=0.4)
 MINE = b'{"id": "mine"}'
 
 
@@ -66,7 +66,7 @@ async def test_trap_503_slow_down(s3: OpenS3, proxy: FaultProxy) -> None:
 async def test_trap_429_and_server_errors(s3: OpenS3, proxy: FaultProxy, status: int) -> None:
     """429 and every 5xx that may pass are tried again, for reads, writes, listings and deletions alike.
 
-    Seen to fail: with `retries={"total_max_attempts": 1}` left out, botocore sends more requests than are counted.
+    Seen to fail: with `_is_busy` returning False.
     """
     proxy.rules.append(Rule(answer=Answer(status=status), times=1))
     async with s3() as store:
@@ -85,8 +85,8 @@ async def test_trap_429_and_server_errors(s3: OpenS3, proxy: FaultProxy, status:
 async def test_trap_sdk_retries_are_off(s3: OpenS3, proxy: FaultProxy) -> None:
     """One call is one request, whatever goes wrong with it; nothing beneath the policy tries again.
 
-    Seen to fail: with `retries` left out of the client's configuration (5 requests), and without
-    `_retry_connection = False` (2 requests for the broken connections).
+    Seen to fail: with `total_max_attempts` at 5 (several requests for one 503), and without
+    `_retry_connection = False` (2 requests for a broken connection).
     """
     faults = [Rule(answer=Answer(status=status)) for status in (429, 500, 503)] + [Rule(cut=cut) for cut in Cut]
     async with s3(HASTY) as store:
@@ -145,7 +145,7 @@ async def test_range_answered_with_the_whole(s3: OpenS3, proxy: FaultProxy) -> N
 async def test_trap_slow_body(s3: OpenS3, proxy: FaultProxy) -> None:
     """A body that drips in, fast enough for the gap between two bytes but not to arrive, counts as hung.
 
-    Seen to fail: without `asyncio.timeout` in `Requests.one`, the body arrives after 1.6 s.
+    Seen to fail: without `asyncio.timeout` in `Requests.one` (and `Underway.expect`), the body arrives after 1.6 s.
     """
     impatient = dataclasses.replace(HASTY, min_bytes_per_second=10 << 20)
     async with s3(impatient) as store:
@@ -153,6 +153,18 @@ async def test_trap_slow_body(s3: OpenS3, proxy: FaultProxy) -> None:
         proxy.rules.append(Rule(method="GET", bytes_per_second=640 << 10))
         with pytest.raises(StoreUnreachable, match="in time"):
             await store.get("a")
+
+
+async def test_large_body_gets_its_time(s3: OpenS3, proxy: FaultProxy) -> None:
+    """A body that takes longer than the limit for silence, but comes in at a bearable speed, arrives.
+
+    Seen to fail: without the rescheduling in `Underway.expect`.
+    """
+    body = os.urandom(1 << 20)
+    async with s3(dataclasses.replace(HASTY, min_bytes_per_second=100 << 10)) as store:
+        await store.put("a", body)
+        proxy.rules.append(Rule(method="GET", bytes_per_second=640 << 10))
+        assert await store.get("a") == body
 
 
 async def test_trap_peer_that_takes_nothing(s3: OpenS3, proxy: FaultProxy) -> None:
