@@ -26,7 +26,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_blac
 def doctor(invocation: Invocation) -> int:
     """Check the store, permissions, SQLite, disk and clock, and say what to do.
 
-    Writes, reads, lists and deletes a few bytes below <replica>/<name>/probes/ and creates an empty file beside
+    Writes, reads, lists and deletes a few bytes below REPLICA/NAME/probes/ and creates an empty file beside
     the database for a moment; the database itself is only read. The exit code is 0 when nothing failed, 13 when
     the store did, else 1.
     """

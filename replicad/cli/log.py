@@ -30,7 +30,7 @@ _CONCURRENCY = 8
     type=click.IntRange(0, 1_000_000),
     default=20,
     metavar="COUNT",
-    help="Most transactions to list, newest first; 0 for all. [default: 20; 0 to 1000000; example: --limit 100]",
+    help="Most transactions to list, newest first; 0 for all. [default: 20; example: --limit 100]",
 )
 @click.option(
     "--since",

@@ -37,7 +37,10 @@ _EXIT_CODES = (
     (14, "The target lies outside the restorable window, or the history has a gap there."),
     (64, "Usage: an unknown, missing or impossible flag, variable or key."),
     (75, "The final flush failed: the message says what did not become durable."),
+    (126, "`run`: the application's command cannot be executed."),
+    (127, "`run`: the application's command was not found."),
     (130, "Interrupted by Ctrl-C."),
+    (143, "`run`: stopped by SIGTERM before the application was started."),
 )
 
 _ABOUT_SETTINGS = """\

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from replicad.position import TXID, Epoch
 from replicad.restore.history import read_history
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import estimate, restore
+from replicad.restore.stream import restore_to_stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +82,10 @@ async def carry_out(invocation: Invocation, order: Order) -> Said:
             return {"restored": False, "reason": "no backup", "path": str(path)}, text
         if order.dry_run:
             return _said_of_estimate(database, await estimate(store, request))
-        if order.to_stdout:
-            return await _stream(store, request, database)
         progress = progress_for(sys.stderr, database.name)
+        if order.to_stdout:
+            found = await restore_to_stream(store, request, sys.stdout.fileno(), progress)
+            return _said_of_restored(database, found, "standard output")
         return _said_of_restored(database, await restore(store, request, progress, SystemClock()), path)
 
 
@@ -102,33 +102,6 @@ def _target(order: Order) -> Target:
     if order.txid is not None:
         return AtTXID(TXID(order.txid))
     return Latest() if order.at is None else AtTime(instant_ms(order.at, where="--at"))
-
-
-async def _stream(store: ObjectStore, request: RestoreRequest, database: DatabaseSettings) -> Said:
-    """Restore into a temporary folder, and copy the file to standard output when it is proven, not before."""
-    with tempfile.TemporaryDirectory(prefix="replicad-") as folder:
-        path = Path(folder) / "restored.db"
-        progress = progress_for(sys.stderr, database.name)
-        found = await restore(
-            store,
-            RestoreRequest(
-                path=path,
-                target=request.target,
-                epoch=request.epoch,
-                integrity=request.integrity,
-                limits=request.limits,
-            ),
-            progress,
-            SystemClock(),
-        )
-        await asyncio.to_thread(_copy_to_stdout, path)
-        return _said_of_restored(database, found, "standard output")
-
-
-def _copy_to_stdout(path: Path) -> None:
-    with path.open("rb") as source:
-        shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
-    sys.stdout.buffer.flush()
 
 
 def _said_of_estimate(database: DatabaseSettings, found: Estimate) -> Said:

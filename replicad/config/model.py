@@ -23,7 +23,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One database: the file, and where its replica is (objects lie below `<replica>/<name>/`)."""
+    """One database: the file, and where its replica is (objects lie below `REPLICA/NAME/`)."""
 
     path: Path  # absolute
     name: str

@@ -26,7 +26,7 @@ _REPLICA = (
         name="replica",
         kind=Kind.URL,
         section=Section.REPLICA,
-        effect="Where the replica is kept; objects lie below <replica>/<name>/. Credentials do not belong in here.",
+        effect="Where the replica is kept; objects lie below REPLICA/NAME/. Credentials do not belong in here.",
         example="s3://bucket/prefix?endpoint=https://s3.example.com&region=auto",
     ),
     Setting(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import yaml
 
 PREFIX = "REPLICAD_"
-NOT_SETTINGS = frozenset({"REPLICAD_SOAK"})
-"""Variables that are no settings: REPLICAD_SOAK makes the test suite run its long tests."""
+NOT_SETTINGS = frozenset({"REPLICAD_SOAK", "REPLICAD_SEED", "REPLICAD_WRITE_GOLDEN"})
+"""Variables that are no settings but switches of the test suite, which daemons under test inherit."""
 
 # Kubernetes gives every container of a namespace variables for each service, named after it: a service called
 # "replicad" or "replicad-metrics" must not stop the daemon.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 10.0
 
 STATUS_LOST = ExitStatus(code=255)
-"""Reported when other code collected a child of ours: never a success."""
+"""Reported when other code collected a child of ours, or nobody is there to collect it: never a success."""
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _LOOK = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -83,8 +83,11 @@ class Reaper:
         self.sweep()
 
     def close(self) -> None:
-        """Stop listening; children that still run are nobody's from here on. Safe to repeat."""
+        """Stop listening. Children that still run go on as nobody's, and are reported lost. Safe to repeat."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
+        while self._running:
+            self._running.popitem()[1](STATUS_LOST)
+        self._stops.clear()
         if self._again is not None:
             self._again.cancel()
             self._again = None

@@ -12,6 +12,7 @@ from typing import Final
 DATABASE_FOUND: Final = "database_found"  # the file exists now
 DATABASE_AWAITED: Final = "database_awaited"  # the file does not exist yet
 DATABASE_REPLACED: Final = "database_replaced"  # another file stands at the path
+ORPHANED_WAL: Final = "orphaned_wal"  # a replaced file left it behind: kept aside, or still in use
 DATABASE_REMOVED: Final = "database_removed"  # the file is gone; it is waited for
 DATABASE_UNUSABLE: Final = "database_unusable"  # not SQLite, encrypted, or locked for good
 WAL_CONVERTED: Final = "wal_converted"  # journal_mode was switched to WAL, once

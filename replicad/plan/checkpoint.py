@@ -36,7 +36,7 @@ class CheckpointLimits:
     """When a WAL is big enough to act on."""
 
     room_bytes: int
-    room_interval_seconds: float = 1.0  # an attempt that a busy writer won is not repeated at once
+    room_interval_seconds: float = 0.15  # an attempt that a busy writer won is not repeated at once
     idle_seconds: float = 1.0
     shrink_factor: int = 4  # a file this many times `room_bytes` is worth truncating
 

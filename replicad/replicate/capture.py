@@ -119,6 +119,15 @@ class Capture:
         """Return the size in the WAL of what is committed and was not read."""
         return self.unread_frames(self._look()) * (self.table.page_size + FRAME_HEADER_BYTES)
 
+    def bytes_behind(self, position: WALPosition) -> int:
+        """Return the size in the WAL of what is committed behind a position."""
+        index = self._look()
+        return max(0, index.frames - _start(index, position)) * (self.table.page_size + FRAME_HEADER_BYTES)
+
+    def was_replaced(self) -> bool:
+        """Return whether the path names another file now, none, or one that was written to past SQLite."""
+        return self.source.was_replaced() or self._was_overwritten()
+
     def oldest_unread_ms(self) -> int | None:
         """Return when the oldest commit that was not read was first seen, None when there is none."""
         return self._observations.oldest_ms()
@@ -166,7 +175,9 @@ class Capture:
         """Return whether everything that was committed when `end` was marked has been read."""
         if self.position.salts == end.index.salts:
             return self.position.frame >= end.index.frames
-        return not end.index.salts or self.position.salts != end.since  # it was reset, so all of it was read
+        # A WAL is reset only when all of it was read; and one that was reset may stay empty, if what made the new
+        # header was rolled back: there is no frame then that the position could move to.
+        return end.index.frames == 0 or not end.index.salts or self.position.salts != end.since
 
     def seal(self) -> tuple[SegmentEncoder, WALPosition]:
         """Take the open segment away, with the WAL position at its end; there must be one."""
@@ -312,6 +323,8 @@ class Capture:
             index = self._look()
             if (index.frames - index.backfilled) * self.table.page_size <= _REST_BYTES:
                 break
+        else:  # the application writes faster than this reads: it is not made to wait, the WAL grows
+            return Room(done=False, stall_seconds=0.0)
         with self.source.write_lock(timeout_seconds=_LOCK_TIMEOUT_SECONDS) as locked:
             if not locked:
                 return Room(done=False, stall_seconds=0.0)
@@ -333,6 +346,16 @@ class Capture:
         pin.execute("ROLLBACK")
         return None
 
+    def _was_overwritten(self) -> bool:
+        """Return whether page 1 is not the one that was read last, though nothing but its copy can stand there now.
+
+        That is so while every frame is in the database file and was read: nobody may copy more while a pin is held.
+        """
+        index = self.source.index()
+        if index.frames != index.backfilled or self.unread_frames(index) or not self.table.pages:
+            return False
+        return bool(self.table.differing(1, [self.source.read_file(0, self.table.page_size)]))
+
     # --- inner -------------------------------------------------------------------------------
 
     def _look(self) -> Index:
@@ -345,34 +368,43 @@ class Capture:
         return index
 
     def _start(self, index: Index) -> int:
-        """Return the frame to go on behind: the position's, or 0 in a WAL that was reset since."""
-        if index.salts == self.position.salts:
-            return self.position.frame
-        return 0 if index.salts else index.frames
+        return _start(index, self.position)
 
     def _batch_frames(self) -> int:
         return max(1, self._limits.segment_bytes // self.table.page_size)
 
     def _take(self, frames: Frames, committed: int, start: int) -> None:
+        pgnos, images, table = frames.pgnos[:committed], frames.images[:committed], self.table
+        first_commit = next(end for end, pages in enumerate(frames.commit_pages, 1) if pages)
+        if self._open is None:
+            self._open = self.begin_segment()
+            self._open_since_ms = self.commit_time_ms(start + first_commit)
+        segment = self._open
+        segment.add_pages(pgnos, images)  # all at once: most of its cost is per call
         begin = 0
         for end, pages in enumerate(frames.commit_pages[:committed], 1):
             if not pages:
                 continue
-            commit_ms = self.commit_time_ms(start + end)
-            if self._open is None:
-                self._open = self.begin_segment()
-                self._open_since_ms = commit_ms
-            pgnos, images = frames.pgnos[begin:end], frames.images[begin:end]
-            self.table.write(pgnos, images)
+            table.write(pgnos[begin:end], images[begin:end])
             self.note_shrunk(pages)
-            checksum = self.table.commit(pages)
-            self._open.add_pages(pgnos, images)
-            self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
-            self.next_txid = TXID(self.next_txid + 1)
+            segment.commit(
+                commit_ms=self.commit_time_ms(start + end),
+                pages=pages,
+                checksum=table.commit(pages),
+                frames=end - begin,
+            )
             begin = end
-        self.note_dirty(frames.pgnos[:committed])
-        self.captured_bytes += committed * self.table.page_size
+        self.next_txid = TXID(segment.last_txid + 1)
+        self.note_dirty(pgnos)
+        self.captured_bytes += committed * table.page_size
 
     def _advance(self, salts: bytes, frame: int, frame_checksum: bytes) -> None:
         self.position = WALPosition(salts=salts, frame=frame, frame_checksum=frame_checksum)
         self._observations.drop_through(frame)
+
+
+def _start(index: Index, position: WALPosition) -> int:
+    """Return the frame to go on behind: the position's, or 0 in a WAL that was reset since."""
+    if index.salts == position.salts:
+        return position.frame
+    return 0 if index.salts else index.frames

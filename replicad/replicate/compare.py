@@ -50,6 +50,15 @@ class ComparingCapture(Capture):
         """Return whether the database was written to since it was read last."""
         return self._stamp() != self._seen
 
+    def was_replaced(self) -> bool:
+        """Return whether another file stands at the path, or it is in another form: the application switched it."""
+        return self.source.was_replaced() or self.source.was_converted()
+
+    def bytes_behind(self, position: WALPosition) -> int:
+        """Return 0: nothing is kept from being written."""
+        del position
+        return 0
+
     def unread_bytes(self) -> int:
         """Return 0: how much differs is not known before it is compared."""
         return 0
@@ -66,7 +75,7 @@ class ComparingCapture(Capture):
         except apsw.BusyError:  # the application is committing: the next look finds it
             return Reached.END
         try:
-            return self._compare()
+            return Reached.END if self.source.was_converted() else self._compare()
         finally:
             self.source.release()
 
@@ -237,16 +246,17 @@ class MomentaryImage(Image):
 class ComparingBeat(Beat):
     """Looks at the change counter; there is no pin to move and no WAL to make room in."""
 
-    def _round(self, *, may_move: bool) -> Round:
-        del may_move
+    def _round(self, *, may_move: bool, keep: bool) -> Round:
+        del may_move, keep
         capture = self.capture
         before = capture.next_txid
-        replaced = capture.source.was_replaced()
+        replaced = capture.was_replaced()
         reached = Reached.END if replaced else capture.read()
         return Round(
             news=capture.next_txid != before,
             reached=reached,
             replaced=replaced,
+            blocking=False,
             at_rest=True,
             unread_bytes=0,
             wal_bytes=0,

@@ -194,7 +194,7 @@ class Daemon:
         snapshots = Snapshots(
             shipper,
             booted.lineage,
-            self._tools.threads,
+            self._tools.background,
             metrics,
             concurrency=self._settings.upload_concurrency,
         )
@@ -238,17 +238,20 @@ class Daemon:
         except (TimeoutError, ReplicadError) as error:
             ledger = followed.follower.following.ledger
             raise FinalFlushFailed(
-                pending=self._pending(),
+                pending=self._pending(followed),
                 database=followed.settings.path,
                 store=followed.store.url,
-                found=str(error)
+                found=followed.follower.problem
+                or str(error)
                 or f"not within flush_timeout, {self._settings.flush_timeout_seconds:g} s;"
                 f" the last durable transaction is {ledger.durable.txid}",
             ) from error
 
-    def _pending(self) -> str:
-        transactions = sum(followed.follower.following.ledger.pending_transactions for followed in self._followed)
-        unread = sum(followed.follower.following.ledger.unread_bytes for followed in self._followed)
+    def _pending(self, *chosen: Followed) -> str:
+        """Say what is not durable of these databases, or of all."""
+        ledgers = [followed.follower.following.ledger for followed in chosen or self._followed]
+        transactions = sum(ledger.pending_transactions for ledger in ledgers)
+        unread = sum(ledger.unread_bytes for ledger in ledgers)
         return f"{transactions} transactions" + (f" and {unread} bytes of WAL that were not read yet" if unread else "")
 
     async def _stop_following(self) -> None:

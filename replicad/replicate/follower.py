@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from replicad.errors import DatabaseUnusable, FileUnusable, ReplicadError
+from replicad.errors import DatabaseUnusable, FileUnusable, ReplicadError, TargetBusy
 from replicad.observe import events
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.plan.snapshot import LogSince
@@ -22,6 +22,7 @@ from replicad.replicate.own import store_end
 from replicad.replicate.session import Session
 from replicad.replicate.snapshotloop import Owed
 from replicad.segment import SegmentHeader
+from replicad.sqlite.companions import leave_tidy, set_wal_aside
 from replicad.sqlite.connection import convert_to_wal, journal_mode
 from replicad.sqlite.source import Source
 from replicad.sqlite.versions import is_vulnerable, version_text
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from pathlib import Path
 
+    from replicad.host.files import FileIdentity
     from replicad.replicate.following import Following
     from replicad.snapshot import Manifest
     from replicad.store.protocol import ObjectStore
@@ -83,6 +85,7 @@ class Follower:
         self._session: Session | None = None
         self._capture: Capture | None = None
         self._in_session = asyncio.Event()
+        self._settled = asyncio.Event()  # there is a session, or no database to have one of
         self.problem: str | None = None  # why the database is not followed now
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
         following.metrics.durable_txid = self._last_txid
@@ -95,6 +98,7 @@ class Follower:
             self._opened = None
             try:
                 await self._hold_session(opened)
+                await self._pause_in_outage()
             except* ReplicadError as failed:
                 self._say_failed(failed.exceptions[0])
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -102,6 +106,12 @@ class Follower:
                 self.following.metrics.errors[type(failed.exceptions[0]).__name__] += 1
                 self.following.log.exception(events.FAULT_ISOLATED)
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _pause_in_outage(self) -> None:
+        """Leave the database alone while the store is away: until the next session nothing keeps the WAL as it is."""
+        if self.following.shipper.away:
+            await self.following.shipper.until_back()
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def until_capturing(self) -> None:
         """Wait until the database is followed."""
@@ -113,22 +123,29 @@ class Follower:
         return self._in_session.is_set()
 
     async def sync(self) -> Mark:
-        """Return once everything that was committed at the call is durable."""
-        if self._session is None and not _is_there(self.following.path):
-            return self.following.ledger.durable
-        return await self._in_session_that_lasts(Session.sync)
+        """Return once everything that was committed at the call is durable; at once when there is no database."""
+        return await self._in_session_that_lasts(Session.sync) or self.following.ledger.durable
 
     async def snapshot(self, reason: str) -> Manifest:
-        """Take a snapshot now; return its manifest once it is stored."""
-        return await self._in_session_that_lasts(partial(Session.snapshot, reason=reason))
+        """Take a snapshot now; return its manifest once it is stored.
 
-    async def _in_session_that_lasts(self, ask: Callable[[Session], Coroutine[None, None, T]]) -> T:
-        """Ask the session; when it ends meanwhile (the database was replaced), ask the next one."""
+        Raises:
+            DatabaseUnusable: there is no database.
+        """
+        manifest = await self._in_session_that_lasts(partial(Session.snapshot, reason=reason))
+        if manifest is None:
+            raise DatabaseUnusable(
+                path=self.following.path, expected="a database", found="no file", hint="It is waited for."
+            )
+        return manifest
+
+    async def _in_session_that_lasts(self, ask: Callable[[Session], Coroutine[None, None, T]]) -> T | None:
+        """Ask the session; when it ends meanwhile (the database was replaced), ask the next one. None: no database."""
         while True:
-            await self._in_session.wait()
+            await self._settled.wait()
             session = self._session
             if session is None:
-                continue
+                return None
             asking = asyncio.ensure_future(ask(session))
             ended = asyncio.ensure_future(session.ended.wait())
             try:
@@ -151,6 +168,7 @@ class Follower:
             pages=self._capture.table.pages,
         )
         await store_end(self._store, position, clock=self.following.tools.clock)
+        await self.following.tools.threads.run(leave_tidy, self.following.path)
         self.following.log.info(events.EPOCH_ENDED, epoch=position.epoch, txid=position.txid)
 
     # --- opening -----------------------------------------------------------------------------------
@@ -185,6 +203,7 @@ class Follower:
         if _is_there(path):
             return
         self.following.log.info(events.DATABASE_AWAITED, path=str(path))
+        self._settled.set()
         folder = path.parent.resolve()
         watch = self.following.tools.watcher.watch(folder, (path.name,), changed)
         try:
@@ -200,6 +219,7 @@ class Follower:
                     continue
         finally:
             watch.disarm()
+            self._settled.clear()
         self.following.log.info(events.DATABASE_FOUND, path=str(path))
 
     def _say_failed(self, error: BaseException) -> None:
@@ -222,14 +242,29 @@ class Follower:
             elif opened.opening.known is not None:
                 await self._record(opened.opening, opened.opening.known.position.txid)
             self._in_session.set()
+            self._settled.set()
             await session.run()
         finally:
             session.ended.set()
             self._in_session.clear()
+            self._settled.clear()
             self._session = None
             following.metrics.capturing = False
             await following.tools.threads.run(opened.source.close)
+            if session.was_replaced:
+                await self._set_wal_aside(opened.source.wal.identity)
             self._remember(self._capture, drained=session.drained)
+
+    async def _set_wal_aside(self, wal: FileIdentity | None) -> None:
+        """Keep the replaced file's WAL from being taken for the new file's."""
+        path, tools = self.following.path.resolve(), self.following.tools
+        try:
+            kept = await tools.threads.run(set_wal_aside, path, wal, suffix=f"replaced-{tools.clock.now_ms()}")
+        except (TargetBusy, FileUnusable) as error:
+            self.following.log.error(events.ORPHANED_WAL, error=str(error))  # noqa: TRY400 - it says enough
+        else:
+            if kept is not None:
+                self.following.log.warning(events.ORPHANED_WAL, kept_as=str(kept))
 
     async def _record(self, opening: Opening, txid: TXID) -> None:
         """Write down at once which stored transaction this file stands at, and that this epoch goes on from it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -11,7 +12,7 @@ from replicad.observe import events
 from replicad.replicate.state_file import state_of, write_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -51,7 +52,19 @@ class Turn:
     def __init__(self, following: Following, capture: Capture) -> None:
         self.capture = capture
         self.lock = asyncio.Lock()
+        self.reading = asyncio.Event()  # not set while the WAL is let go: nothing protects frames that were not read
+        self.reading.set()
         self._threads = following.tools.threads
+
+    @asynccontextmanager
+    async def while_reading(self) -> AsyncIterator[None]:
+        """Hold the lock, as soon as it is one's turn and the WAL is not let go."""
+        while True:
+            await self.reading.wait()
+            async with self.lock:
+                if self.reading.is_set():  # it may have been let go while this waited for its turn
+                    yield
+                    return
 
     async def take(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the capture, when it is its turn."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _THREADS = 4  # for SQLite, page reads, hashing and compression: more would only wait for the same two cores
+_BACKGROUND_THREADS = 2
+_NICENESS = 10
 
 
 async def run(settings: Settings, command: Sequence[str]) -> int:
@@ -41,7 +43,12 @@ async def run(settings: Settings, command: Sequence[str]) -> int:
     loop = asyncio.get_running_loop()
     clock = SystemClock()
     metrics = Metrics(version=__version__, wall_seconds=lambda: clock.now_ms() / 1000)
-    tools = Tools(clock=clock, threads=Threads("work", _THREADS), watcher=Watcher(loop))
+    tools = Tools(
+        clock=clock,
+        threads=Threads("work", _THREADS),
+        background=Threads("background", _BACKGROUND_THREADS, niceness=_NICENESS),
+        watcher=Watcher(loop),
+    )
     daemon = Daemon(settings, tools, metrics)
     metrics.ready = lambda: daemon.ready()[0]
     server = HttpServer(daemon, metrics)
@@ -62,6 +69,7 @@ async def run(settings: Settings, command: Sequence[str]) -> int:
             await asyncio.to_thread(ready_file.remove)
             await tools.watcher.close()
             await tools.threads.close()
+            await tools.background.close()
 
 
 async def _serve(server: HttpServer, settings: Settings) -> None:

@@ -46,23 +46,38 @@ class Session:
         """Follow until the database is replaced or disproven; the caller opens it again, or cancels."""
         await self._snapshots.pin_beginning()
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(self._follow())
-            loops = [group.create_task(loop()) for loop in (self._ship.run, self._snapshots.run)]
+            shipping = group.create_task(self._ship.run())
+            readers = [group.create_task(loop()) for loop in (self._follow, self._snapshots.run)]
             ends = [group.create_task(ended.wait()) for ended in (self._replaced, self._snapshots.disproven)]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            following.cancel()
-            await asyncio.wait((following,))
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers)
+            # Before the wait for the store: our connections keep a WAL from beginning again, and the -shm of a file
+            # that was replaced from being made anew.
+            self._turn.reading.clear()
+            await self._turn.take(self._turn.capture.source.close)
             if self._snapshots.base.is_set():
                 self._ship.hurry()
                 await self._following.ledger.until_durable(self._following.ledger.captured.txid)
                 self.drained = True
-            for task in (*loops, *ends):
+            for task in (shipping, *ends):
                 task.cancel()
+
+    @property
+    def was_replaced(self) -> bool:
+        """Whether another file than the one that was followed stands at the path, or none."""
+        return self._replaced.is_set()
 
     async def sync(self) -> Mark:
         """Return once everything that was committed at the call is durable."""
         ledger, capture = self._following.ledger, self._turn.capture
-        end = await self._turn.take(capture.mark_end)
+        async with self._turn.while_reading():
+            end = await self._turn.within(capture.mark_end)
+            replaced = await self._turn.within(capture.was_replaced)
+        if replaced:  # what was committed to the file that stands there now is the next session's to say
+            self._replaced.set()
+            await asyncio.Event().wait()
         while not await self._turn.take(capture.has_read, end):
             durable = ledger.durable.txid
             round_ = await self._round()
@@ -81,12 +96,16 @@ class Session:
     async def resynchronise(self, reason: str) -> None:
         """Pin the present state, and send what differs from the state that was read last as one transaction."""
         following = self._following
-        async with self._turn.lock:
-            difference = await self._turn.within(self._turn.capture.find_difference)
-            self._ship.reading.set()
-            if difference is None:
-                return
-            await self._ship.send_stream(difference)
+        while True:
+            async with self._turn.lock:
+                difference = await self._turn.within(self._turn.capture.find_difference)
+                self._turn.reading.set()
+                if difference is None:
+                    return
+                if await self._ship.send_stream(difference):
+                    break
+            await self._let_frames_go()
+            await following.shipper.until_back()
         following.metrics.resynchronisations[reason] += 1
         following.log.warning(events.RESYNCHRONISED, reason=reason, txid=difference.key.last)
 
@@ -125,16 +144,14 @@ class Session:
             watch.disarm()
 
     async def _round(self) -> Round:
-        while True:
-            await self._ship.reading.wait()
-            async with self._turn.lock:
-                if self._ship.reading.is_set():  # it may have been let go while this waited for its turn
-                    # The pin stays where it is while the store is away, for the WAL is the queue; and while a
-                    # snapshot of the first state is owed, for it is what holds that state still.
-                    may_move = self._snapshots.base.is_set() and not self._following.shipper.away
-                    round_ = await self._turn.within(self._beat.round, may_move=may_move)
-                    self._note(round_)
-                    return round_
+        async with self._turn.while_reading():
+            round_ = await self._turn.within(
+                self._beat.round,
+                may_move=not self._snapshots.borrows_pin,  # else it holds the state still that a snapshot is taken of
+                keep=self._following.shipper.away,  # the WAL is the queue
+            )
+            self._note(round_)
+            return round_
 
     async def _act_on(self, round_: Round) -> None:
         limit = self._following.settings.max_wal_bytes
@@ -142,8 +159,9 @@ class Session:
             self._following.log.warning(events.DATABASE_REPLACED, path=str(self._following.path))
             self._replaced.set()
             await asyncio.Event().wait()  # until `run` cancels this loop: the old file is not looked at again
-        if round_.wal_bytes > limit:
-            self._snapshots.give_up()
+        if round_.blocking:
+            self._snapshots.pin_again()
+        self._snapshots.watch_wal(round_.wal_bytes)
         streaming = round_.reached is Reached.OVERSIZED and not self._following.shipper.away
         if round_.unread_bytes > limit and not streaming and self._snapshots.base.is_set():
             await self._let_go()
@@ -151,8 +169,8 @@ class Session:
     async def _let_go(self) -> None:
         """Let the WAL be reset unread; when everything in memory is durable, send the difference."""
         following = self._following
-        self._ship.reading.clear()
-        await self._turn.take(self._turn.capture.source.release)
+        self._snapshots.give_up()
+        await self._let_frames_go()
         following.metrics.wal_let_go += 1
         following.log.error(
             events.WAL_LET_GO,
@@ -163,6 +181,10 @@ class Session:
         self._ship.hurry()
         await following.ledger.until_durable(following.ledger.captured.txid)
         await self.resynchronise("wal_let_go")
+
+    async def _let_frames_go(self) -> None:
+        self._turn.reading.clear()
+        await self._turn.take(self._turn.capture.source.release)
 
     def on_shipped(self, stored_bytes: int) -> None:
         """Count a segment that is durable."""
@@ -185,7 +207,9 @@ class Session:
             ledger.captured = Mark(txid=TXID(capture.next_txid - 1), ms=capture.last_ms)
         if round_.disk_free_bytes is not None:
             metrics.disk_free_bytes = round_.disk_free_bytes
-        if capture.open_segment is not None or round_.reached is Reached.OVERSIZED:
+        if round_.reached is not Reached.END:
+            self._ship.hurry()  # reading goes on when there is room
+        elif capture.open_segment is not None:
             self._ship.captured()
         if round_.room is not None and round_.room.done:
             metrics.checkpoints += 1

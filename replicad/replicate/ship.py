@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
 from replicad.errors import NoSpace, StoreRefused, StoreUnreachable
+from replicad.layout import CLAIMS
 from replicad.observe import events
 
 if TYPE_CHECKING:
@@ -65,18 +66,29 @@ class Shipper:
         """Store any other object; returns when it is stored."""
         await self._until_stored(lambda: self._store.put(key, body))
 
+    async def until_back(self) -> None:
+        """Wait until the store answers again, at once when it was not away; sends nothing."""
+        if self.away:
+            async for attempt in self._patiently():
+                with attempt:
+                    async for _ in self._store.list(CLAIMS):
+                        pass
+
     async def _until_stored(self, send: Callable[[], Awaitable[None]]) -> None:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((StoreUnreachable, StoreRefused, NoSpace)),
-            wait=wait_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
-            before_sleep=self._note_failure,
-        ):
+        async for attempt in self._patiently():
             with attempt:
                 await send()
         self._metrics.store_reachable = True
         if self.away:
             self.away = False
             self._log.info(events.STORE_RECOVERED)
+
+    def _patiently(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception_type((StoreUnreachable, StoreRefused, NoSpace)),
+            wait=wait_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+            before_sleep=self._note_failure,
+        )
 
     def _note_failure(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

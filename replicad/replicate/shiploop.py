@@ -25,7 +25,7 @@ class ShipObserver(Protocol):
     """Told on the event loop; must return at once."""
 
     def on_sealed(self) -> None:
-        """A segment was closed: there is room for the next one."""
+        """A segment was closed, or a transaction streamed: there is room for the next one."""
         ...
 
     def on_shipped(self, stored_bytes: int) -> None:
@@ -38,8 +38,6 @@ class ShipLoop:
 
     def __init__(self, following: Following, turn: Turn, *, base: asyncio.Event, observer: ShipObserver) -> None:
         self.reached = Reached.END  # how the last round of reading ended
-        self.reading = asyncio.Event()  # not set while the WAL is let go
-        self.reading.set()
         self.in_flight_ms: int | None = None  # commit time of the first transaction in the segment in flight
         self.in_flight_bytes = 0
         self._following = following
@@ -65,17 +63,43 @@ class ShipLoop:
         await self._base.wait()
         while True:
             await self._captured.wait()
+            if self._turn.capture.open_segment is None and self.reached is not Reached.OVERSIZED:
+                self._captured.clear()
+                continue
             if self.reached is Reached.END:
                 await wait_for(self._hurry, last + interval - clock.monotonic())
             self._hurry.clear()
             last = clock.monotonic()
-            if not await self._ship_segment():
+            if not await self._ship_segment() and self.reached is Reached.OVERSIZED:
                 self._captured.clear()
-                if self.reached is Reached.OVERSIZED and self.reading.is_set():
+                if self._turn.reading.is_set():
                     await self._ship_oversized()
 
-    async def send_stream(self, transaction: TransactionStream) -> None:
-        """Send a transaction that is read as it goes. The caller holds the turn."""
+    async def send_stream(self, transaction: TransactionStream) -> bool:
+        """Send a transaction that is read as it goes; the caller holds the turn.
+
+        Returns False when it was given up: the store is away, and what was committed behind the transaction has made
+        the WAL too long to wait for it.
+        """
+        following, capture = self._following, self._turn.capture
+        limit, pause = following.settings.max_wal_bytes, following.settings.safety_poll_interval_seconds
+        sending = asyncio.ensure_future(self._send(transaction))
+        try:
+            while not sending.done():
+                await asyncio.wait((sending,), timeout=pause)
+                following.ledger.unread_bytes = await self._turn.within(capture.unread_bytes)
+                behind_bytes = await self._turn.within(capture.bytes_behind, transaction.position)
+                if following.shipper.away and behind_bytes > limit:
+                    sending.cancel()
+        finally:
+            sending.cancel()
+            await asyncio.wait((sending,))
+        if sending.cancelled():
+            return False
+        sending.result()
+        return True
+
+    async def _send(self, transaction: TransactionStream) -> None:
         stored_bytes = await self._following.shipper.stream(transaction)
         transaction.settle()
         capture, key = self._turn.capture, transaction.key
@@ -102,27 +126,16 @@ class ShipLoop:
         return True
 
     async def _ship_oversized(self) -> None:
-        """Stream the next transaction; given up when the store is away and the WAL too long to wait for it."""
-        following, capture = self._following, self._turn.capture
+        """Stream the next transaction; when it is given up, it stays where it is, in the WAL."""
+        capture = self._turn.capture
         async with self._turn.lock:
             if capture.open_segment is not None:  # read since this was decided: what was committed first goes first
                 self._captured.set()
                 return
             transaction = await self._turn.within(capture.oversized)
-            if transaction is None:
-                return
-            sending = asyncio.ensure_future(self.send_stream(transaction))
-            try:
-                while not sending.done():
-                    await asyncio.wait((sending,), timeout=following.settings.safety_poll_interval_seconds)
-                    following.ledger.unread_bytes = await self._turn.within(capture.unread_bytes)
-                    if following.shipper.away and following.ledger.unread_bytes > following.settings.max_wal_bytes:
-                        sending.cancel()
-            finally:
-                sending.cancel()
-                await asyncio.wait((sending,))
-        if not sending.cancelled():
-            sending.result()
+            if transaction is not None:
+                await self.send_stream(transaction)
+        self._observer.on_sealed()
 
     async def _settle(self, key: SegmentKey, position: Position, wal_end: WALPosition, stored_bytes: int) -> None:
         following, mark = self._following, Mark(txid=key.last, ms=key.last_ms)

@@ -13,6 +13,7 @@ from replicad.position import TXID
 from replicad.replicate.following import record_state, wait_for
 from replicad.replicate.ledger import Mark
 from replicad.replicate.pinned import Pinned, StateMoved
+from replicad.wal import FRAME_HEADER_BYTES
 
 if TYPE_CHECKING:
     from replicad.replicate.following import Following, Turn
@@ -47,6 +48,8 @@ class SnapshotLoop:
         self._since = following.tools.clock.monotonic() - log.seconds
         self._changed = asyncio.Event()
         self._beginning: Pinned | None = None
+        self._again = False
+        self._pinned_at_bytes = 0  # size of the WAL when the pin of the snapshot being taken was taken
         self._taking: asyncio.Task[Manifest | None] | None = None
         self._waiting: asyncio.Future[Manifest] | None = None
 
@@ -64,9 +67,26 @@ class SnapshotLoop:
         self._changed.set()
         return await asyncio.shield(self._waiting)
 
+    def watch_wal(self, wal_bytes: int) -> None:
+        """Give the snapshot being taken up, when its pin has made the WAL grow by more than the limit."""
+        since = self._pinned_at_bytes if wal_bytes >= self._pinned_at_bytes else 0  # smaller: it began again
+        if wal_bytes - since > self._following.settings.max_wal_bytes:
+            self.give_up()
+
     def give_up(self) -> None:
         """End the snapshot being taken, if any: its pin is what keeps the WAL from beginning again."""
         if self._taking is not None:
+            self._taking.cancel()
+
+    @property
+    def borrows_pin(self) -> bool:
+        """Whether the capture's own pin holds the state that a snapshot is taken of: it must not move."""
+        return self._beginning is not None
+
+    def pin_again(self) -> None:
+        """Begin the owed snapshot anew, of the present state under a pin of its own; chunks that are stored stay."""
+        if self._taking is not None and self._beginning is not None:
+            self._again = True
             self._taking.cancel()
 
     async def pin_beginning(self) -> None:
@@ -89,6 +109,10 @@ class SnapshotLoop:
                 self._taking.cancel()
                 await asyncio.wait((self._taking,))
             taken, self._taking = self._taking, None
+            self._beginning = None
+            if self._again and taken.cancelled():
+                self._again = False
+                continue
             if await self._note(taken, reason):
                 continue
             if not self.base.is_set():
@@ -99,10 +123,10 @@ class SnapshotLoop:
 
     async def _take(self, reason: str) -> Manifest | None:
         following, turn = self._following, self._turn
-        beginning, self._beginning = self._beginning, None
-        pinned = beginning or await turn.take(turn.capture.pin_state)
+        pinned = self._beginning or await self._pin_state()
         if pinned is None:
             return None
+        self._pinned_at_bytes = pinned.position.frame * (pinned.table.page_size + FRAME_HEADER_BYTES)
         try:
             manifest = await following.snapshots.store(pinned, reason=reason, now_ms=following.tools.clock.now_ms())
             if not self.base.is_set():  # until the first segment, this is all that a restart can go by
@@ -110,6 +134,10 @@ class SnapshotLoop:
             return manifest
         finally:
             await turn.take(pinned.release)
+
+    async def _pin_state(self) -> Pinned | None:
+        async with self._turn.while_reading():
+            return await self._turn.within(self._turn.capture.pin_state)
 
     async def _note(self, taken: asyncio.Task[Manifest | None], reason: str) -> bool:
         """Take note of how it ended; return False when it is to be tried again."""

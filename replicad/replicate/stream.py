@@ -27,6 +27,11 @@ class TransactionStream(Protocol):
 
     key: SegmentKey
 
+    @property
+    def position(self) -> WALPosition:
+        """The position behind the transaction."""
+        ...
+
     def parts(self) -> Iterator[bytes]:
         """Read, hash and compress the transaction front to back."""
         ...

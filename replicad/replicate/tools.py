@@ -16,5 +16,6 @@ class Tools:
     """Clock, threads for blocking work, and change events."""
 
     clock: Clock
-    threads: Threads
+    threads: Threads  # for what capture and ship wait for
+    background: Threads  # for snapshots: steps back behind the application
     watcher: Watcher

@@ -30,7 +30,7 @@ class Chunks:
         workshop: what the parts of the attempt share.
         stored: the manifest's object, which is at fault when a chunk is.
         manifest: what it says.
-        old: the file at the target, None when there is none to take chunks from.
+        old: the file at the target, which may lend some.
         unusable: chunks that are known to be damaged or gone, by their key.
     """
 
@@ -40,7 +40,7 @@ class Chunks:
         stored: ManifestObject,
         manifest: Manifest,
         *,
-        old: OldFile | None,
+        old: OldFile,
         unusable: Mapping[str, ReplicadError],
     ) -> None:
         self.reused_bytes = 0
@@ -75,7 +75,7 @@ class Chunks:
 
     async def _settle(self, chunk: Chunk, numbers: list[int], taken_bytes: int) -> None:
         workshop = self._workshop
-        if self._old is not None and await workshop.fetch.threads.run(self._reuse, self._old, chunk, numbers):
+        if self._old.lends and await workshop.fetch.threads.run(self._reuse, chunk, numbers):
             self.reused_bytes += chunk.raw_bytes * len(numbers)
         else:
             await self._fetch(chunk, numbers)
@@ -88,8 +88,8 @@ class Chunks:
                 raise self._unusable[chunk.key]
             await self._workshop.fetch.proven(chunk.key, partial(self._unpack, chunk, numbers))
 
-    def _reuse(self, old: OldFile, chunk: Chunk, numbers: list[int]) -> bool:
-        raw = old.chunk(chunk.name, chunk.raw_bytes, (number * self._chunk_bytes for number in numbers))
+    def _reuse(self, chunk: Chunk, numbers: list[int]) -> bool:
+        raw = self._old.chunk(chunk.name, chunk.raw_bytes, (number * self._chunk_bytes for number in numbers))
         if raw is not None:
             self._write(raw, numbers)
         return raw is not None

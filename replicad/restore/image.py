@@ -30,10 +30,12 @@ _NEW_MODE = 0o644  # less the umask: what SQLite gives a new database
 
 
 class Image:
-    """An open temporary file.
+    """A temporary file; whoever chose its name removes it (`Place.release`).
+
+    `create` comes first; `close` last, also when `create` failed or was cancelled.
 
     Args:
-        path: where it is made; nothing may be there.
+        path: where it is made.
         size_bytes: of the database.
         page_size: in bytes.
     """
@@ -42,15 +44,23 @@ class Image:
         self.path = path
         self.size_bytes = size_bytes
         self.page_size = page_size
+        self._descriptor = -1
         self._unflushed_bytes = 0  # counted without a lock: it only says about when
         self._flushing = threading.Lock()
+
+    def create(self) -> None:
+        """Make the file, full of zeros and without taking room yet.
+
+        Raises:
+            NoSpace: there is not enough room to fill it.
+            FileUnusable: something has its name, or it cannot be made for another reason.
+        """
+        room_bytes = free_bytes(self.path.parent)
+        if self.size_bytes > room_bytes:
+            raise NoSpace(path=self.path.parent, needed_bytes=self.size_bytes, free_bytes=room_bytes)
         with self._problems("created"):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
-            try:
-                os.ftruncate(self._descriptor, size_bytes)
-            except BaseException:
-                self.discard()
-                raise
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
+            os.ftruncate(self._descriptor, self.size_bytes)
 
     @property
     def pages(self) -> int:
@@ -112,8 +122,8 @@ class Image:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def discard(self) -> None:
-        """Close the file and remove it. Safe to repeat, also after it was renamed."""
+    def remove(self) -> None:
+        """Close and remove the file, to give its room to another attempt."""
         self.close()
         self.path.unlink(missing_ok=True)
 

@@ -21,13 +21,30 @@ if TYPE_CHECKING:
 
 
 class OldFile:
-    """An open file of which nothing is believed but what a hash proves."""
+    """A file of which nothing is believed but what a hash proves. All methods block.
+
+    Args:
+        path: where it stands, if it does.
+    """
 
     def __init__(self, path: Path) -> None:
-        flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
-        self._file = apsw.VFSFile("", os.fspath(path), [flags, 0])
-        self._size_bytes = self._file.xFileSize()
+        self.path = path
+        self._file: apsw.VFSFile | None = None
+        self._size_bytes = 0
         self._lock = threading.Lock()  # SQLite's VFS may seek and read in two steps
+
+    def open(self) -> None:
+        """Open it; a file that is not there, or cannot be read, has nothing to lend."""
+        flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
+        if self.path.is_file():
+            with suppress(apsw.Error):
+                self._file = apsw.VFSFile("", os.fspath(self.path), [flags, 0])
+                self._size_bytes = self._file.xFileSize()
+
+    @property
+    def lends(self) -> bool:
+        """Whether there is anything to lend."""
+        return self._size_bytes > 0
 
     def chunk(self, name: str, raw_bytes: int, offsets: Iterable[int]) -> bytes | None:
         """Return the chunk of that name if it stands at one of the offsets, else None."""
@@ -38,25 +55,19 @@ class OldFile:
         return None
 
     def close(self) -> None:
-        """Close it."""
-        self._file.xClose()
+        """Close it, lending no more. Safe to repeat."""
+        self._size_bytes = 0
+        if self._file is not None:
+            self._file.xClose()
+            self._file = None
 
     def _read(self, offset: int, n_bytes: int) -> bytes | None:
-        if offset + n_bytes > self._size_bytes:
+        if self._file is None or offset + n_bytes > self._size_bytes:
             return None
         with self._lock, suppress(apsw.Error):  # unreadable, or cut off meanwhile: then it is fetched
             raw = self._file.xRead(n_bytes, offset)
             return raw if len(raw) == n_bytes else None
         return None
-
-
-def open_old(path: Path) -> OldFile | None:
-    """Return the file at the target, or None when there is none that can be read."""
-    if not path.is_file():
-        return None
-    with suppress(apsw.Error):
-        return OldFile(path)
-    return None
 
 
 def is_in_use(path: Path) -> bool:

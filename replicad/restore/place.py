@@ -49,33 +49,38 @@ def resolve_target(path: Path, *, force: bool) -> Path:
 
 
 class Place:
-    """The target of one restore, locked against others. All methods block.
+    """The target of one restore. All methods block.
+
+    `take` comes first and `release` last, also when `take` failed or was cancelled.
 
     Args:
-        target: with links followed; its folder is created when missing.
-
-    Raises:
-        TargetBusy: another restore into it is under way, or the database there is open.
-        FileUnusable: the folder cannot be used.
+        target: with links followed.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self._lock_path = target.with_name(f".{target.name}.replicad-lock")
-        with _problems(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = -1
+        self._temporaries: list[Path] = []
+
+    def take(self) -> None:
+        """Lock it against other restores, making its folder when that is missing, and remove what killed ones left.
+
+        Raises:
+            TargetBusy: another restore into it is under way, or the database there is open.
+            FileUnusable: the folder cannot be used.
+        """
+        with _problems(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._acquire()
-        try:
-            self._refuse_busy()
-            with _problems(target):
-                self._remove_leftovers()
-        except BaseException:
-            self.release()
-            raise
+        self._refuse_busy()
+        with _problems(self.target):
+            self._remove_leftovers()
 
     def temporary(self) -> Path:
         """Return a new name for the file in which the database is put together."""
-        return self.target.with_name(f".{self.target.name}.replicad-{secrets.token_hex(6)}.tmp")
+        self._temporaries.append(self.target.with_name(f".{self.target.name}.replicad-{secrets.token_hex(6)}.tmp"))
+        return self._temporaries[-1]
 
     def put(self, temporary: Path, *, keep_replaced: bool, now_ms: int) -> tuple[Path, ...]:
         """Rename the finished, synced file into place; return the new names of what was moved aside.
@@ -105,7 +110,9 @@ class Place:
         return tuple(new for _, new in moved)
 
     def release(self) -> None:
-        """Let the next restore in; nothing of this one is left behind. Safe to repeat."""
+        """Let the next restore in; nothing of this one is left behind but what was put in place. Safe to repeat."""
+        for temporary in self._temporaries:
+            temporary.unlink(missing_ok=True)
         if self._lock >= 0:
             # removed while it is still locked: whoever waits for it finds that its name is gone, and starts afresh
             self._lock_path.unlink(missing_ok=True)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from replicad.errors import NoSpace, ProofFailed, ReplicadError
+from replicad.errors import ProofFailed, ReplicadError
 from replicad.host.clock import SystemClock
-from replicad.host.files import free_bytes
 from replicad.host.threads import Threads
 from replicad.observe import events
 from replicad.plan.target import format_ms
@@ -23,7 +22,7 @@ from replicad.restore.chunks import Chunks
 from replicad.restore.faults import Unusable
 from replicad.restore.fetch import Fetch
 from replicad.restore.image import Image
-from replicad.restore.old_file import open_old
+from replicad.restore.old_file import OldFile
 from replicad.restore.place import Place, resolve_target
 from replicad.restore.planning import Planner
 from replicad.restore.preparation import prepare
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from replicad.host.clock import Clock
     from replicad.plan.restore import RestorePlan
-    from replicad.restore.old_file import OldFile
     from replicad.restore.preparation import Preparation
     from replicad.restore.progress import Progress
     from replicad.restore.request import Estimate, RestoreRequest
@@ -123,7 +121,11 @@ class _Built:
 
 
 class _Restore:
-    """One restore from beginning to end."""
+    """One restore from beginning to end.
+
+    What has to be closed is made before it is opened: a caller who is cancelled while a thread opens something
+    would not learn of it.
+    """
 
     def __init__(
         self, store: ObjectStore, request: RestoreRequest, progress: Progress, clock: Clock, threads: Threads
@@ -134,25 +136,20 @@ class _Restore:
         self._threads = threads
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
         self._planner = Planner(store, self._fetch, request.target, request.epoch)
+        self._to_close: list[OldFile | Image] = []
 
     async def run(self) -> Restored:
         began = self._clock.monotonic()
-        run = self._threads.run
-        target = await run(resolve_target, self._request.path, force=self._request.force)
+        target = await self._threads.run(resolve_target, self._request.path, force=self._request.force)
         prepared = await _prepare(self._fetch, self._planner, await self._planner.first())
         _log.info(events.RESTORE_STARTED, path=str(target), **_place_in_history(prepared))
-        place = await run(Place, target)
+        place = Place(target)
         try:
+            await self._threads.run(place.take)
             built = await self._build_beside(place, prepared)
-            try:
-                await run(built.image.close)
-                now_ms, keep = self._clock.now_ms(), self._request.keep_replaced
-                moved = await run(place.put, built.image.path, keep_replaced=keep, now_ms=now_ms)
-            except BaseException:
-                await run(built.image.discard)
-                raise
+            moved = await self._threads.run(self._put, place, built)
         finally:
-            await run(place.release)
+            await self._threads.run(self._clean_up, place)
         restored = self._answer(target, built, moved, self._clock.monotonic() - began)
         _log.info(
             events.RESTORED,
@@ -164,51 +161,60 @@ class _Restore:
         )
         return restored
 
+    def _put(self, place: Place, built: _Built) -> tuple[Path, ...]:
+        """Put the file in place, with no descriptor of ours left on it. Runs in a thread."""
+        self._close_all()
+        keep, now_ms = self._request.keep_replaced, self._clock.now_ms()
+        return place.put(built.image.path, keep_replaced=keep, now_ms=now_ms)
+
+    def _clean_up(self, place: Place) -> None:
+        self._close_all()
+        place.release()
+
+    def _close_all(self) -> None:
+        while self._to_close:
+            self._to_close.pop().close()
+
     async def _build_beside(self, place: Place, prepared: Preparation) -> _Built:
         """Put the database together beside the target, by as many plans as it takes."""
-        old = await self._threads.run(open_old, place.target)
-        lender = old
-        try:
-            while True:
-                try:
-                    return await self._build(place, prepared, lender)
-                except Unusable as fault:
-                    if lender is not None and isinstance(fault.error, ProofFailed):
-                        lender = None  # it may have changed between being hashed and being copied
-                        continue
-                    plan = await self._planner.another(prepared.plan.txid, fault)
-                    prepared = await _prepare(self._fetch, self._planner, plan)
-        finally:
-            if old is not None:
-                await self._threads.run(old.close)
+        old = OldFile(place.target)
+        self._to_close.append(old)
+        await self._threads.run(old.open)
+        while True:
+            image = Image(place.temporary(), size_bytes=prepared.database_bytes, page_size=prepared.manifest.page_size)
+            self._to_close.append(image)
+            try:
+                return await self._build(image, prepared, old)
+            except Unusable as fault:
+                await self._threads.run(image.remove)
+                if old.lends and isinstance(fault.error, ProofFailed):
+                    await self._threads.run(old.close)  # it may have changed between being hashed and being copied
+                    continue
+                plan = await self._planner.another(prepared.plan.txid, fault)
+                prepared = await _prepare(self._fetch, self._planner, plan)
 
-    async def _build(self, place: Place, prepared: Preparation, lender: OldFile | None) -> _Built:
-        """Put the database together by one plan, prove it and sync it; nothing is left of a failed one."""
-        image = await self._threads.run(_new_image, place, prepared)
-        try:
-            reused_bytes = await self._assemble(image, prepared, lender)
-            await self._threads.run(image.take_over, place.target)
-            table = PageTable(image.page_size) if self._request.page_table else None
-            async with task_group() as group:  # hashing keeps a core busy while the disk is
-                proof = group.create_task(interruptible(self._threads, partial(read_back, image, table=table)))
-                group.create_task(self._threads.run(image.sync))
-            checksum = proof.result()
-            _compare(image, prepared, checksum)
-            if self._request.integrity is not Integrity.NONE:
-                await interruptible(self._threads, partial(ask_sqlite, image.path, self._request.integrity))
-        except BaseException:
-            await self._threads.run(image.discard)
-            raise
+    async def _build(self, image: Image, prepared: Preparation, old: OldFile) -> _Built:
+        """Put the database together by one plan, prove it and sync it."""
+        await self._threads.run(image.create)
+        reused_bytes = await self._assemble(image, prepared, old)
+        await self._threads.run(image.take_over, old.path)
+        table = PageTable(image.page_size) if self._request.page_table else None
+        async with task_group() as group:  # hashing keeps a core busy while the disk is
+            proof = group.create_task(interruptible(self._threads, partial(read_back, image, table=table)))
+            group.create_task(self._threads.run(image.sync))
+        _compare(image, prepared, proof.result())
+        if self._request.integrity is not Integrity.NONE:
+            await interruptible(self._threads, partial(ask_sqlite, image.path, self._request.integrity))
         return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, table=table)
 
-    async def _assemble(self, image: Image, prepared: Preparation, lender: OldFile | None) -> int:
+    async def _assemble(self, image: Image, prepared: Preparation, old: OldFile) -> int:
         """Write every page once; return how many bytes came from the old file."""
         self._progress.started(prepared.total_bytes)
         plan, manifest = prepared.plan, prepared.manifest
         workshop = Workshop(self._fetch, image, self._progress, memory_bytes=self._request.limits.memory_bytes)
         chain = Chain(workshop, plan, manifest, prepared.newest)
         unusable = self._planner.unusable_chunks
-        chunks = Chunks(workshop, plan.manifest, manifest, old=lender, unusable=unusable)
+        chunks = Chunks(workshop, plan.manifest, manifest, old=old, unusable=unusable)
         async with task_group() as group:
             await chain.apply(group)
             await chunks.apply(group)
@@ -237,15 +243,6 @@ class _Restore:
             unusable=(*sorted(self._planner.unusable), *sorted(self._planner.unusable_chunks)),
             page_table=built.table,
         )
-
-
-def _new_image(place: Place, prepared: Preparation) -> Image:
-    """Return an empty file of the right size, if there is room to fill it. Runs in a thread."""
-    needed_bytes = prepared.database_bytes
-    room_bytes = free_bytes(place.target.parent)
-    if needed_bytes > room_bytes:
-        raise NoSpace(path=place.target.parent, needed_bytes=needed_bytes, free_bytes=room_bytes)
-    return Image(place.temporary(), size_bytes=needed_bytes, page_size=prepared.manifest.page_size)
 
 
 def _compare(image: Image, prepared: Preparation, checksum: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import select
+import stat
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from replicad.store.protocol import ObjectStore
 
 _PIECE_BYTES = 1 << 20
+_LOOK_MS = 100  # between two looks at whether to stop, while nobody reads
 
 
 async def restore_to_stream(
@@ -60,15 +63,22 @@ def _make_folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _copy(path: Path, descriptor: int, stop: threading.Event) -> None:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            rest = memoryview(piece)
-            while rest:
-                if stop.is_set():
-                    raise Interrupted
-                try:
-                    rest = rest[os.write(descriptor, rest) :]
-                except OSError as error:
-                    hint = "The database was restored and proven; what reads standard output ended early, or is full."
-                    found = error.strerror or repr(error)
-                    raise FileUnusable(path="standard output", operation="written", found=found, hint=hint) from error
+    """Write the file to the descriptor, looking now and then at whether somebody still waits."""
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        # A pipe that polls as writable takes this much without waiting; of more, a sleeping reader could hold us up.
+        most = _PIECE_BYTES if is_file else select.PIPE_BUF
+        ready = select.poll()
+        ready.register(descriptor, select.POLLOUT)
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                rest = memoryview(piece)
+                while rest:
+                    if stop.is_set():
+                        raise Interrupted
+                    if is_file or ready.poll(_LOOK_MS):
+                        rest = rest[os.write(descriptor, rest[:most]) :]
+    except OSError as error:
+        hint = "The database was restored and proven; what reads standard output ended early, or is full."
+        found = error.strerror or repr(error)
+        raise FileUnusable(path="standard output", operation="written", found=found, hint=hint) from error

@@ -98,13 +98,16 @@ class SegmentEncoder:
                 self._close_block()
             start = stop
 
-    def commit(self, *, commit_ms: int, pages: int, checksum: int) -> None:
+    def commit(self, *, commit_ms: int, pages: int, checksum: int, frames: int | None = None) -> None:
         """Close the open transaction.
+
+        Pages of several transactions may be added at once, which costs less; then `frames` tells them apart.
 
         Args:
             commit_ms: when it was committed, Unix time in ms, UTC; not lower than the one before.
             pages: size of the database after it.
             checksum: of the state after it.
+            frames: how many of the pages added since the last commit are its own; None: all of them.
 
         Raises:
             ValueError: a number is out of range, or the segment is full or finished.
@@ -113,7 +116,11 @@ class SegmentEncoder:
             raise ValueError("the segment is finished, or full of transactions")
         if not self.last_ms <= commit_ms <= MAX_MS or not 1 <= pages <= MAX_PAGES or not 0 <= checksum < 1 << 64:
             raise ValueError(f"commit at {commit_ms} ms (after {self.last_ms}), {pages} pages, checksum {checksum:x}")
-        frames = len(self._pgnos) - self._committed_frames
+        added = len(self._pgnos) - self._committed_frames
+        if frames is None:
+            frames = added
+        elif not 0 <= frames <= added:
+            raise ValueError(f"a transaction of {frames} frames, {added} were added")
         self._transaction_records += TRANSACTION.pack(commit_ms, checksum, pages, frames)
         self._committed_frames += frames
         self.transactions += 1

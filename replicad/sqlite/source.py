@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _INDEX_PATIENCE_SECONDS = 5.0
 _INDEX_PAUSE_SECONDS = 0.001
 _WRITER_VERSION_OFFSET = 96  # in the database header
+_FORM = (16, 4)  # offset and length in the database header: page size, and whether it is written by way of a WAL
 _LOCK_PAUSE_SECONDS = 0.0002
 _OPTIMISTIC_ATTEMPTS = 10
 _EXACT_PIN_TIMEOUT_SECONDS = 5.0
@@ -53,6 +54,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.wal = WALFile(path)
+        self._identity = _identity(path)
         self._connections: list[apsw.Connection] = []
         try:
             self._observer = self._connect(busy_timeout_seconds=0)
@@ -63,16 +65,16 @@ class Source:
             self.page_size = int(self._observer.pragma("page_size"))
             self.is_wal = str(self._observer.pragma("journal_mode")) == "wal"
             self._file = apsw.VFSFile("", os.fspath(path), [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0])
-            self._identity = _identity(path)
+            self._form = self._read_form()
+            self._refuse_mixture()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let every pin go and close; the WAL stays as it is."""
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        """Let every pin go and close; the WAL stays as it is. Safe to repeat."""
+        while self._connections:
+            self._connections.pop().close()
         if hasattr(self, "_file"):
             self._file.xClose()
         self.wal.close()
@@ -117,6 +119,10 @@ class Source:
         except FileNotFoundError:
             return True
         return (found.st_dev, found.st_ino) != self._identity or found.st_size == 0 or self.wal.was_replaced()
+
+    def was_converted(self) -> bool:
+        """Return whether a database that is not in WAL mode was given another page size, or switched to WAL mode."""
+        return self._read_form() != self._form
 
     def size_bytes(self) -> int:
         """Return the size of the database file, without what is only in the WAL."""
@@ -236,6 +242,17 @@ class Source:
             yield True
         finally:
             self._writer.execute("ROLLBACK")
+
+    def _refuse_mixture(self) -> None:
+        """Raise when the file was replaced while it was opened: what is open may then be of either."""
+        if _identity(self.path) != self._identity:
+            raise DatabaseUnusable(
+                path=self.path, expected="one file", found="another one a moment later", hint="It is tried again."
+            )
+
+    def _read_form(self) -> bytes:
+        offset, length = _FORM
+        return self.read_file(offset, length)
 
     def _try_hold(self) -> Index | None:
         before = self.index()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from replicad.host.files import FileIdentity, identity_of
 from replicad.wal import FRAME_HEADER_BYTES, HEADER_BYTES, Frames, SaltsMoved, WALHeader, frame_offset, parse_frames
 from replicad.wal.header import parse_header
 
@@ -14,6 +15,7 @@ class WALFile:
 
     def __init__(self, database: Path) -> None:
         self.path = Path(f"{database}-wal")
+        self.identity: FileIdentity | None = None  # which file it is, or was before `close`; None: there was none
         self._descriptor = -1
 
     def header(self) -> WALHeader | None:
@@ -77,6 +79,7 @@ class WALFile:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        self.identity = identity_of(self._descriptor)
         return True
 
     def _fill(self, view: memoryview, offset: int) -> int:

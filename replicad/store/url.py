@@ -190,7 +190,7 @@ def _directory(parts: SplitResult, where: str) -> DirectoryLocation:
     if parts.query:
         raise _refusal(where, expected="no keys after the folder", found="a '?'", hint="Write %3F for one in the path.")
     path = unquote(parts.path)
-    if not path.startswith("/") or not path.strip("/") or ".." in path.split("/"):
+    if not path.startswith("/") or not path.strip("/.") or ".." in path.split("/"):
         raise _refusal(where, expected="an absolute folder without '..'", found=f"the path {path!r}")
     return DirectoryLocation(root=Path(path))
 

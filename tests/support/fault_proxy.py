@@ -33,6 +33,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 _LENGTH = re.compile(rb"(?im)^content-length:\s*(\d+)")
@@ -122,9 +123,12 @@ class Seen:
 
 
 class FaultProxy:
-    """A proxy on a free port of 127.0.0.1 in front of `host:port`; `seed` fixes what probabilities decide."""
+    """A proxy on a free port of 127.0.0.1 in front of `host:port`.
 
-    def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
+    `seed` fixes what probabilities decide; with `tls` the clients speak https to the proxy.
+    """
+
+    def __init__(self, host: str, port: int, *, seed: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.rules: list[Rule] = []
         self.seen: list[Seen] = []
         self.refuse = False
@@ -132,6 +136,7 @@ class FaultProxy:
         self.most_under_way = 0
         self._upstream = (host, port)
         self._dice = random.Random(seed)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
         self._port = 0
@@ -139,14 +144,14 @@ class FaultProxy:
     @property
     def endpoint(self) -> str:
         """The URL to give to a client."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
 
     def count(self, method: str = "", path: str = "") -> int:
         """Return how many requests of a method whose path contains a text have arrived."""
         return sum(1 for seen in self.seen if method in {"", seen.method} and path in seen.path)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 17)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 17, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -157,6 +162,8 @@ class FaultProxy:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._server.wait_closed()
+        for _turn in range(2):  # aborted transports are closed in the next turns of the loop
+            await asyncio.sleep(0)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = asyncio.get_running_loop().create_task(self._serve(reader, writer))
@@ -165,7 +172,7 @@ class FaultProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         conversation = _Conversation(self._upstream, reader, writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):  # TimeoutError of a slow peer as well
             try:
                 while await self._exchange(conversation):
                     pass
@@ -245,14 +252,17 @@ class _Conversation:
 
     async def close(self) -> None:
         """Close both connections."""
-        for writer in (self._to_client, self._to_server):
-            if writer is not None:
-                writer.close()
-                try:
-                    async with asyncio.timeout(1):
+        writers = [writer for writer in (self._to_client, self._to_server) if writer is not None]
+        for writer in writers:
+            writer.close()
+        try:
+            async with asyncio.timeout(1):
+                for writer in writers:
+                    with contextlib.suppress(OSError):  # broken already
                         await writer.wait_closed()
-                except OSError:  # broken already, or a peer that does not read (TimeoutError)
-                    writer.transport.abort()
+        finally:  # what a peer that does not read has kept open
+            for writer in writers:
+                writer.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._server is None or self._to_server is None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from replicad import errors
 from replicad.cli.main import COMMANDS
 from replicad.cli.reference import documents
 from replicad.config import SETTINGS
+from replicad.errors import ReplicadError
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -28,6 +31,21 @@ def test_every_setting_and_command_is_documented() -> None:
         assert setting.flag is None or f"`{setting.flag}`" in found["configuration.md"]
     for name in COMMANDS:
         assert f"## `replicad {name}`\n" in found["cli.md"]
+
+
+def test_every_exit_code_is_documented() -> None:
+    """Each error's exit code stands in the table of docs/cli.md."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ReplicadError)]
+    assert len(kinds) > 20
+    for kind in kinds:
+        assert f"| {kind.exit_code} | " in documents()["cli.md"], kind
+
+
+def test_what_is_written_survives_markdown() -> None:
+    """No text outside of code holds what Markdown takes for a tag."""
+    for text in documents().values():
+        prose = re.sub(r"```.*?```|`[^`]*`|<!--.*?-->", "", text, flags=re.DOTALL)
+        assert re.search(r"<[A-Za-z/]", prose) is None
 
 
 def test_the_files_are_written(tmp_path: Path) -> None:

@@ -37,6 +37,21 @@ def test_log_lines_are_json_with_the_flag(tmp_path: Path) -> None:
     assert all(line.startswith("{") for line in ended.stderr.splitlines())
 
 
+def test_a_run_loads_only_what_it_needs(tmp_path: Path) -> None:
+    """A whole run over a folder loads no YAML, no S3 client, no progress bar and no metrics library.
+
+    Seen to fail with logging set up after the import of what it runs: structlog then brings rich along.
+    """
+    code = (
+        "import sys\nfrom replicad.cli.main import main\n"
+        f"assert main(['run', *{_flags(tmp_path)!r}, '--', 'true']) == 0\n"
+        "heavy = {'aiobotocore', 'botocore', 'rich', 'pygments', 'dateparser', 'prometheus_client', 'yaml'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_the_help_shows_how_to_give_the_command() -> None:
     """The usage shows where the application's command stands."""
     run = cli.get_command(click.Context(cli), "run")

@@ -107,6 +107,8 @@ def test_an_unknown_variable_is_an_error() -> None:
     "name",
     [
         "REPLICAD_SOAK",
+        "REPLICAD_SEED",
+        "REPLICAD_WRITE_GOLDEN",
         "REPLICAD_SERVICE_HOST",
         "REPLICAD_SERVICE_PORT_HTTP",
         "REPLICAD_PORT",

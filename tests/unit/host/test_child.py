@@ -168,6 +168,17 @@ async def test_children_leak_nothing(reaper: Reaper) -> None:
     assert in_use() == before
 
 
+async def test_closed_reaper_leaves_nobody_waiting() -> None:
+    """When the reaper closes before a child has ended, who waits is told that its status is lost."""
+    with Reaper(asyncio.get_running_loop(), adopt=False) as reaper:
+        child = shell(reaper, "sleep 60")
+        waiting = asyncio.create_task(child.wait())
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(waiting, 10) == STATUS_LOST
+    child.kill_group()
+    os.waitpid(child.pid, 0)  # noqa: ASYNC222 - it was killed
+
+
 async def test_command_not_found(reaper: Reaper, tmp_path: Path) -> None:
     """A missing program, and a script whose interpreter is missing, are exit 127 with the reason."""
     script = tmp_path / "script"

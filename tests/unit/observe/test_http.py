@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
 import stat
@@ -12,6 +13,7 @@ import pytest
 
 from replicad.errors import NotReady, StoreUnreachable, UsageError
 from replicad.observe.http import HttpServer
+from replicad.observe.logging import configure
 from replicad.observe.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -163,11 +165,14 @@ async def test_errors_carry_their_exit_code(served: Served) -> None:
 
 
 async def test_an_unexpected_error_is_an_answer_too(served: Served) -> None:
-    """A defect in an answer is a 500 without details, and the server goes on."""
+    """A defect in an answer is a 500 without details, a line in the log with them, and the server goes on."""
+    log = io.StringIO()
+    configure(level="info", log_format="json", stream=log)
     served.daemon.error = ZeroDivisionError(SECRET)
     status, body, _ = await served.tcp("GET", "/status")
     assert (status, json.loads(body)["error"]) == (500, "ZeroDivisionError")
     assert SECRET not in body
+    assert "request_failed" in log.getvalue()
     assert (await served.tcp("GET", "/healthz"))[0] == 200
 
 
@@ -189,7 +194,7 @@ async def test_an_address_that_is_taken(served: Served) -> None:
 async def test_a_trap_clients_that_hold_the_daemon_at_its_end(served: Served) -> None:
     """Closing takes a moment only, with a client in the middle of a request, one that reads nothing, and one in a sync.
 
-    Seen to fail with the library's own shutdown timeout of 60 s.
+    Seen to fail with the library's own shutdown timeout of 60 s: the sync was still being answered at the time limit.
     """
     half = socket.create_connection(("127.0.0.1", served.port))
     half.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n")

@@ -6,17 +6,13 @@ import logging
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import pytest
-import structlog
 
 from replicad.observe import events
 from replicad.observe.logging import configure, get_logger
 from replicad.observe.scrub import Scrubber
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SECRET = "wJalrXUtnFEMIK7MDENG"  # noqa: S105 - an example
 
@@ -35,16 +31,6 @@ class Gone(io.StringIO):
     def write(self, _text: str) -> int:
         """Fail as a pipe does."""
         raise BrokenPipeError
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def _lines(stream: io.StringIO) -> list[dict[str, object]]:

@@ -48,6 +48,7 @@ class Stand:
         self.out = folder / "out"
         self.signals = signals
         self.flushes: list[str] = []
+        self._tasks: list[asyncio.Task[ExitStatus]] = []
         self.application = Application(reaper, environment=dict(os.environ) | {"OUT": str(self.out)}, folder=folder)
 
     async def run(self, script: str, *, stop_timeout_seconds: float = 10.0) -> ExitStatus:
@@ -61,7 +62,16 @@ class Stand:
 
     def start(self, script: str, *, stop_timeout_seconds: float = 10.0) -> asyncio.Task[ExitStatus]:
         """Begin to run a shell script."""
-        return asyncio.create_task(self.run(script, stop_timeout_seconds=stop_timeout_seconds))
+        self._tasks.append(asyncio.create_task(self.run(script, stop_timeout_seconds=stop_timeout_seconds)))
+        return self._tasks[-1]
+
+    async def close(self) -> None:
+        """Kill what a failed test left running."""
+        for task in self._tasks:
+            task.cancel()
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def seen(self) -> str:
         """Return what the application wrote."""
@@ -76,7 +86,9 @@ class Stand:
 async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
     """Return a stand with signals caught."""
     with Reaper(asyncio.get_running_loop(), adopt=False) as reaper, Signals() as signals:
-        yield Stand(tmp_path, reaper, signals)
+        found = Stand(tmp_path, reaper, signals)
+        yield found
+        await found.close()
 
 
 def children_of_ours() -> list[int]:
@@ -281,7 +293,12 @@ async def test_hook_that_takes_too_long(stand: Stand) -> None:
 
 async def test_signal_during_a_hook(stand: Stand) -> None:
     """A stop signal ends a hook with all it started; a second one does not wait for it."""
-    script = '(trap "" TERM; sleep 60) & trap "echo term >> $OUT" TERM; echo up >> $OUT; sleep 60; sleep 60; sleep 60'
+    script = """
+        (trap '' TERM; sleep 60) &
+        trap 'echo term >> $OUT' TERM
+        echo up >> $OUT
+        for n in $(seq 2000); do sleep 0.01; done
+    """
     started = time.monotonic()
     task = asyncio.create_task(stand.application.run_hook("before_start", script, signals=stand.signals))
     await stand.up()

@@ -25,12 +25,15 @@ async def test_the_first_error_comes_out_as_itself() -> None:
         finally:
             cancelled.set()
 
-    with pytest.raises(ObjectMissing) as caught:
+    async def run() -> None:
         async with task_group() as group:
             group.create_task(stay())
             await asyncio.sleep(0)
             group.create_task(fail(ObjectMissing(key="a", store="s")))
             group.create_task(fail(Damaged(what="b", where="w", expected=1, found=2)))
+
+    with pytest.raises(ObjectMissing) as caught:
+        await run()
     assert cancelled.is_set()
     assert "Damaged" in caught.value.__notes__[0]
 

@@ -180,7 +180,10 @@ async def test_trap_peer_that_takes_nothing(s3: OpenS3, proxy: FaultProxy) -> No
 
 
 async def test_trap_hanging_answer(s3: OpenS3, proxy: FaultProxy) -> None:
-    """An answer that never comes is given up after the read timeout."""
+    """An answer that never comes is given up after the read timeout.
+
+    Seen to fail: without the client's `read_timeout` and `asyncio.timeout` in `Requests.one`, it is waited for.
+    """
     proxy.rules.append(Rule(cut=Cut.HANG))
     async with s3(HASTY) as store, asyncio.timeout(10):
         with pytest.raises(StoreUnreachable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +70,26 @@ async def test_nothing_shows_before_the_end(s3: OpenS3) -> None:
         assert await store.put_stream("a", parts()) == len(LONG) + 3
         assert seen_missing.is_set()
         assert await store.get("a") == LONG + b"end"
+
+
+async def test_memory_is_bounded(s3: OpenS3) -> None:
+    """A stream of many parts takes the memory of a few, whatever its length.
+
+    Seen to fail: with all of it gathered first, 86 MiB.
+    """
+
+    async def parts() -> AsyncIterator[bytes]:
+        for number in range(40):
+            yield bytes([number]) * (1 << 20)
+
+    async with s3() as store:
+        tracemalloc.start()
+        try:
+            await store.put_stream("a", parts())
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak_bytes < 4 * PART
 
 
 @pytest.mark.parametrize("fault", [Answer(status=503), Cut.BEFORE, Cut.REQUEST, Cut.ANSWER])

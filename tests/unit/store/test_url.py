@@ -73,6 +73,7 @@ def test_good_urls(url: str, expected: object) -> None:
         ("file://relative/folder", "three slashes"),
         ("file:folder", "the path 'folder'"),
         ("file:///", "the path '/'"),
+        ("file:///./", "the path '/./'"),
         ("file:///a/../b", "without '..'"),
         ("file:///a?x=1", "a '?'"),
         ("memory://", "memory://"),

@@ -1,0 +1,158 @@
+"""The proof that a file is what the source was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import apsw
+import pytest
+
+from replicad.errors import ProofFailed
+from replicad.host.threads import Threads
+from replicad.position import lock_page
+from replicad.restore.image import Image
+from replicad.restore.prove import Interrupted, ask_sqlite, interruptible, read_back
+from replicad.restore.request import Integrity
+from replicad.wal.pagetable import PageTable, page_hash
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NEVER = threading.Event()
+
+
+def new_image(path: Path, *, size_bytes: int, page_size: int) -> Image:
+    """Return an image that was created."""
+    image = Image(path, size_bytes=size_bytes, page_size=page_size)
+    image.create()
+    return image
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_every_page_counts_at_its_place(tmp_path: Path, page_size: int) -> None:
+    """The checksum is the XOR of each page's hash seeded with its number, with or without a table."""
+    pages = (3 << 20) // page_size + 5
+    body = os.urandom(pages * page_size)
+    image = new_image(tmp_path / "a", size_bytes=len(body), page_size=page_size)
+    image.write_run(0, body)
+    expected = 0
+    for pgno in range(1, pages + 1):
+        expected ^= page_hash(body[(pgno - 1) * page_size : pgno * page_size], pgno)
+    table = PageTable(page_size)
+    assert read_back(image, NEVER) == read_back(image, NEVER, table=table) == expected
+    assert (table.pages, table.checksum) == (pages, expected)
+    image.write_run(1, body[:page_size])
+    assert read_back(image, NEVER) != expected
+    image.remove()
+
+
+def test_the_lock_page_does_not_count(tmp_path: Path) -> None:
+    """Across 1 GiB the page that holds SQLite's lock bytes is left out of the checksum."""
+    page_size = 65536
+    lock = lock_page(page_size)
+    image = new_image(tmp_path / "a", size_bytes=(lock + 1) * page_size, page_size=page_size)
+    image.write_run(lock - 1, b"x" * page_size)
+    image.write_run(lock, b"y" * page_size)
+    expected = page_hash(b"y" * page_size, lock + 1)
+    zeros = bytes(page_size)
+    for pgno in range(1, lock):
+        expected ^= page_hash(zeros, pgno)
+    assert read_back(image, NEVER) == expected
+    image.remove()
+
+
+def test_a_database_of_no_pages_has_the_checksum_zero(tmp_path: Path) -> None:
+    """An empty database is proven too."""
+    image = new_image(tmp_path / "a", size_bytes=0, page_size=4096)
+    assert read_back(image, NEVER, table=PageTable(4096)) == 0
+    ask_sqlite(tmp_path / "a", Integrity.FULL, NEVER)
+    image.remove()
+
+
+def test_a_file_that_became_shorter_is_not_proven(tmp_path: Path) -> None:
+    """Bytes that are gone when they are read back are a failed proof, not a shorter checksum."""
+    image = new_image(tmp_path / "a", size_bytes=8192, page_size=4096)
+    os.truncate(tmp_path / "a", 5000)
+    with pytest.raises(ProofFailed, match="bytes at 0 expected 8192, found 5000"):
+        read_back(image, NEVER)
+    image.remove()
+
+
+def make_broken(path: Path) -> None:
+    """Make a database whose index does not match its table; every page is as it was written."""
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.pragma("journal_mode", "wal")
+        connection.execute("CREATE TABLE t (x); CREATE INDEX i ON t (x); INSERT INTO t VALUES (1), (2)")
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
+        connection.pragma("writable_schema", 1)
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t (x DESC)' WHERE name = 'i'")
+
+
+@pytest.mark.parametrize(("integrity", "finds"), [(Integrity.QUICK, False), (Integrity.FULL, True)])
+def test_sqlite_finds_fault_by_itself(tmp_path: Path, integrity: Integrity, *, finds: bool) -> None:
+    """`full` finds an index that contradicts its table, `quick` does not look at it; neither leaves a file behind."""
+    make_broken(tmp_path / "a")
+    if finds:
+        with pytest.raises(ProofFailed, match="PRAGMA integrity_check"):
+            ask_sqlite(tmp_path / "a", integrity, NEVER)
+    else:
+        ask_sqlite(tmp_path / "a", integrity, NEVER)
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["with space.db", "per%cent?.db", "hash#.db"])
+def test_any_name_can_be_asked_about(tmp_path: Path, name: str) -> None:
+    """A file name that means something in a URI is still opened, and no other is made."""
+    with closing(apsw.Connection(str(tmp_path / name))) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    ask_sqlite(tmp_path / name, Integrity.QUICK, NEVER)
+    assert [found.name for found in tmp_path.iterdir()] == [name]
+
+
+def test_what_is_no_database_is_not_proven(tmp_path: Path) -> None:
+    """A file SQLite cannot open at all is a failed proof."""
+    (tmp_path / "a").write_bytes(b"not a database" * 100)
+    with pytest.raises(ProofFailed, match="not a database"):
+        ask_sqlite(tmp_path / "a", Integrity.QUICK, NEVER)
+
+
+def test_an_interrupted_check_stops(tmp_path: Path) -> None:
+    """Both long loops look at whether somebody still waits."""
+    stop = threading.Event()
+    stop.set()
+    image = new_image(tmp_path / "a", size_bytes=8192, page_size=4096)
+    with pytest.raises(Interrupted):
+        read_back(image, stop)
+    image.remove()
+    with closing(apsw.Connection(str(tmp_path / "b"))) as connection:
+        connection.execute("CREATE TABLE t (x INTEGER PRIMARY KEY)")
+        connection.execute(
+            "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT i FROM n"
+        )
+    with pytest.raises(Interrupted):
+        ask_sqlite(tmp_path / "b", Integrity.FULL, stop)
+
+
+async def test_a_cancelled_caller_stops_the_thread() -> None:
+    """Cancelling the wait for a long check ends the check, and only then the wait."""
+    threads = Threads("test", 1)
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    ended = []
+
+    def check(stop: threading.Event) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert stop.wait(10)
+        ended.append(1)
+
+    waiter = asyncio.create_task(interruptible(threads, check))
+    await begun.wait()
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    assert waiter.cancelled()
+    assert ended == [1]
+    await threads.close()
