@@ -27,7 +27,6 @@ from aiohttp import web
 from replicad.errors import NotReady, ReplicadError, UsageError
 from replicad.observe.events import HTTP_STARTED, REQUEST_FAILED
 from replicad.observe.logging import get_logger
-from replicad.observe.page import POLICY, render
 from replicad.observe.scrub import Scrubber
 from replicad.observe.sockets import PrivateSocket
 
@@ -177,6 +176,8 @@ class HttpServer:
     async def _page(self, _request: web.Request) -> web.Response:
         ready, reason = self._control.ready()
         status = self._scrubber.value(dict(self._control.status()))
+        from replicad.observe.page import POLICY, render  # noqa: PLC0415 - few look, and it loads a table of entities
+
         page = render(status if isinstance(status, dict) else {}, ready=ready, reason=reason)
         return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 

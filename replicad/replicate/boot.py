@@ -1,7 +1,7 @@
 """From a bucket and perhaps a file to a database that is in place, owned, and ready to be followed.
 
-The order matters: claim, then list. What an earlier owner reported durable was stored before it could be fenced,
-so it is in the listing that is read behind the claim.
+The order matters: claim (own.py), then list. What an earlier owner reported durable was stored before it could be
+fenced, so it is in the listing that is read behind the claim.
 """
 
 from __future__ import annotations
@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import LocalDiffers, NoBackup
 from replicad.host.files import move_aside
-from replicad.host.machine import instance_name
 from replicad.observe import events
 from replicad.plan.boot import Course, Local, decide
 from replicad.plan.line import Line, line_of_history
 from replicad.plan.snapshot import LogSince
-from replicad.position import TXID, Epoch
+from replicad.position import TXID
 from replicad.replicate.follower import Opened, Stored, open_source
 from replicad.replicate.head import read_heads, read_manifest
 from replicad.replicate.lineage import Lineage
-from replicad.replicate.own import claim, highest_claim, is_still_ours, store_start
-from replicad.replicate.state_file import StateFile, read_state
+from replicad.replicate.own import Owned, store_start
 from replicad.restore.history import read_history
 from replicad.restore.progress import Silent
 from replicad.restore.request import Integrity, Limits, RestoreRequest
@@ -30,13 +28,14 @@ from replicad.restore.restore import restore
 from replicad.sqlite.connection import convert_to_wal, journal_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
     from replicad.config.model import Settings
     from replicad.replicate.continuity import Known
+    from replicad.replicate.state_file import StateFile
     from replicad.replicate.tools import Tools
     from replicad.restore.request import Restored
     from replicad.snapshot import Manifest
@@ -67,31 +66,30 @@ class Boot:
     settings: Settings
     tools: Tools
     log: FilteringBoundLogger
-    environment: Mapping[str, str]
+    owned: Owned
+    state: StateFile | None  # what stands beside the file
     may_replace: bool  # False beside an application that may have the file open
 
     async def run(self) -> Booted:
-        """Claim, list, and bring file and history together.
+        """List, and bring file and history together.
 
         Raises:
             StoreUnreachable, StoreRefused: nothing was decided, nothing was changed.
-            OwnedByAnother: another instance was faster.
             LocalDiffers: the local file would have to be replaced under a running application.
         """
-        state = await self.tools.threads.run(read_state, self.path)
-        epoch, claim_id, ours = await self._own(state)
+        epoch, ours = self.owned.epoch, self.owned.continued
         line = await self._read_line()
         known = await read_heads(self.store, line) if line else []
         there = self.path.exists() and self.path.stat().st_size > 0
         opened = await self.tools.threads.run(self._open, known) if there else None
-        course = decide(self._local(opened, state, line, ours=ours), known[0].position if known else None)
+        course = decide(self._local(opened, line), known[0].position if known else None)
         restored = None
         if course in {Course.RESTORE, Course.FORWARD, Course.ASIDE}:
             await self._clear_the_way(course, opened)
             restored = await self._restore()
             opened = await self.tools.threads.run(self._open, known)
         database_id = line.database_id if line else uuid.uuid4().hex
-        lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=claim_id)
+        lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=self.owned.claim_id)
         # A crash between claim and start leaves an epoch that is still ours and has no start yet.
         if not ours or line is None or line.head != epoch:
             parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
@@ -107,17 +105,6 @@ class Boot:
             first_start=course is Course.FIRST and opened is None,
         )
 
-    async def _own(self, state: StateFile | None) -> tuple[Epoch, str, bool]:
-        highest = await highest_claim(self.store)
-        if state is not None and self.path.exists() and await is_still_ours(self.store, state, highest):
-            return Epoch(state.epoch), state.claim_id, True
-        epoch = Epoch(highest + 1)
-        claim_id = await claim(
-            self.store, epoch, instance=instance_name(self.environment), clock=self.tools.clock, log=self.log
-        )
-        self.log.info(events.CLAIM_CREATED, epoch=epoch)
-        return epoch, claim_id, False
-
     async def _read_line(self) -> Line | None:
         try:
             line = line_of_history(await read_history(self.store))
@@ -130,26 +117,24 @@ class Boot:
             self.log.info(events.WAL_CONVERTED, path=str(self.path))
         return open_source(self.path, known)
 
-    def _local(self, opened: Opened | None, state: StateFile | None, line: Line | None, *, ours: bool) -> Local | None:
+    def _local(self, opened: Opened | None, line: Line | None) -> Local | None:
         if opened is None:
             return None
-        table = opened.opening.table
+        state, table = self.state, opened.opening.table
         return Local(
             proven=opened.opening.known is not None,
             checksum=table.checksum,
             pages=table.pages,
             recorded=state.position if state else None,
             same_database=state is not None and line is not None and state.database_id == line.database_id,
-            same_claim=ours,
+            same_claim=self.owned.continued,
         )
 
     async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
-        if opened is None:
-            return
-        if not self.may_replace:
+        if opened is not None:
             await self.tools.threads.run(opened.source.close)
+        if not self.may_replace and self.path.exists():  # an empty file too: SQLite makes it when it opens a database
             raise LocalDiffers(path=self.path, store=self.store.url)
-        await self.tools.threads.run(opened.source.close)
         if course is Course.ASIDE:
             kept = await self.tools.threads.run(self._move_aside)
             self.log.warning(events.LOCAL_KEPT_ASIDE, path=str(self.path), kept_as=str(kept))

@@ -4,45 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from replicad import __version__
 from replicad.errors import FinalFlushFailed, NotReady, ReplicadError, StoreUnreachable
 from replicad.observe import events
 from replicad.observe.logging import get_logger
-from replicad.replicate.boot import Boot, Booted
-from replicad.replicate.follower import Follower
-from replicad.replicate.following import Following
-from replicad.replicate.ledger import Ledger
-from replicad.replicate.ship import Shipper
-from replicad.replicate.snapshots import Snapshots
+from replicad.replicate.own import Owned, own
+from replicad.replicate.state_file import read_state
 from replicad.replicate.status import database_status, instant
 from replicad.store.open import open_store
 from replicad.store.options import StoreOptions
 from replicad.store.prefixed import PrefixedStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from replicad.config.model import DatabaseSettings, Settings
     from replicad.config.secret import Secret
     from replicad.observe.metrics import Metrics
+    from replicad.replicate.assembly import Followed
     from replicad.replicate.tools import Tools
     from replicad.store.protocol import ObjectStore
 
+T = TypeVar("T")
+
 _BOOT_RETRY_SECONDS = 1.0
 _END_TIMEOUT_SECONDS = 5.0  # for end.json: an epoch that was not ended costs the successor a question, no data
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Followed:
-    """One database of the daemon."""
-
-    settings: DatabaseSettings
-    store: ObjectStore
-    follower: Follower
-    booted: Booted
 
 
 class Daemon:
@@ -174,50 +162,31 @@ class Daemon:
     async def _boot_one(self, database: DatabaseSettings, *, may_replace: bool) -> Followed:
         store = await self._store(database)
         log = get_logger(database=database.name)
-        boot = Boot(
-            path=database.path,
+        state = await self._tools.threads.run(read_state, database.path)
+        clock = self._tools.clock
+
+        async def claim() -> Owned:
+            return await own(store, state, environment=os.environ, clock=clock, log=log)
+
+        owned = await self._until_reached(claim)
+        # Half of the program is not needed before here: loading it must not keep the store from being asked.
+        from replicad.replicate.assembly import Assembly  # noqa: PLC0415
+
+        assembly = Assembly(
+            database=database,
             store=store,
             settings=self._settings,
             tools=self._tools,
-            log=log,
-            environment=os.environ,
-            may_replace=may_replace,
-        )
-        booted = await self._until_reached(boot)
-        metrics = self._metrics.for_database(database.name)
-        metrics.epoch = booted.lineage.epoch
-        metrics.restore_seconds = booted.restored.seconds if booted.restored else None
-        metrics.first_restorable_ms = booted.first_restorable_ms
-        ledger = Ledger()
-        metrics.lag_seconds = lambda: ledger.lag_seconds(self._tools.clock.now_ms())
-        shipper = Shipper(store, self._tools.threads, metrics, log)
-        snapshots = Snapshots(
-            shipper,
-            booted.lineage,
-            self._tools.background,
-            metrics,
-            concurrency=self._settings.upload_concurrency,
-        )
-        snapshots.resume(booted.manifest)
-        following = Following(
-            path=database.path,
-            settings=self._settings,
-            lineage=booted.lineage,
-            ledger=ledger,
-            shipper=shipper,
-            snapshots=snapshots,
-            tools=self._tools,
-            metrics=metrics,
+            metrics=self._metrics.for_database(database.name),
             log=log,
         )
-        follower = Follower(following, store, booted.stored, opened=booted.opened)
-        return Followed(settings=database, store=store, follower=follower, booted=booted)
+        return await self._until_reached(lambda: assembly.boot(owned, state, may_replace=may_replace))
 
-    async def _until_reached(self, boot: Boot) -> Booted:
+    async def _until_reached(self, step: Callable[[], Awaitable[T]]) -> T:
         deadline = self._tools.clock.monotonic() + self._settings.boot_timeout_seconds
         while True:
             try:
-                return await boot.run()
+                return await step()
             except StoreUnreachable as error:
                 if self._tools.clock.monotonic() >= deadline:
                     raise

@@ -7,9 +7,11 @@ An instance that comes back to its own unended epoch on the same disk goes on in
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.errors import ConditionalWritesUnsupported, OwnedByAnother
+from replicad.host.machine import instance_name
 from replicad.layout import CLAIMS, claim_key, end_key, parse_claim, start_key
 from replicad.observe import events
 from replicad.ownership.records import (
@@ -23,12 +25,46 @@ from replicad.position import Epoch, Position
 from replicad.store.create import create_settled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from structlog.typing import FilteringBoundLogger
 
     from replicad.host.clock import Clock
     from replicad.replicate.lineage import Lineage
     from replicad.replicate.state_file import StateFile
     from replicad.store.protocol import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """An epoch that this instance owns."""
+
+    epoch: Epoch
+    claim_id: str
+    continued: bool  # it was ours before: nobody else wrote since, and nothing was stored for it now
+
+
+async def own(
+    store: ObjectStore,
+    state: StateFile | None,
+    *,
+    environment: Mapping[str, str],
+    clock: Clock,
+    log: FilteringBoundLogger,
+) -> Owned:
+    """Go on in the epoch that the state file beside the database names, or claim the next one.
+
+    Raises:
+        StoreUnreachable, StoreRefused: nothing was decided, nothing was changed.
+        OwnedByAnother: another instance was faster.
+    """
+    highest = await highest_claim(store)
+    if state is not None and await is_still_ours(store, state, highest):
+        return Owned(epoch=Epoch(state.epoch), claim_id=state.claim_id, continued=True)
+    epoch = Epoch(highest + 1)
+    claim_id = await claim(store, epoch, instance=instance_name(environment), clock=clock, log=log)
+    log.info(events.CLAIM_CREATED, epoch=epoch)
+    return Owned(epoch=epoch, claim_id=claim_id, continued=False)
 
 
 async def highest_claim(store: ObjectStore) -> Epoch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import TYPE_CHECKING, TypeVar
 
@@ -95,6 +96,8 @@ class _Course:
         try:
             async with asyncio.TaskGroup() as group:
                 first_start = await self._unless_stopped(self._daemon.boot(may_replace=bool(command)), "boot")
+                gc.freeze()  # everything is loaded, and stays
+                gc.enable()
                 await self._unless_stopped(self._daemon.follow(group), "the start of capture")
                 alive = group.create_task(self._keep_alive())
                 try:

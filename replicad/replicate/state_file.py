@@ -60,7 +60,9 @@ def write_state(database: Path, state: StateFile) -> None:
 
 
 def read_state(database: Path) -> StateFile | None:
-    """Return the state, or None when there is none that can be used."""
+    """Return the state, or None when there is none that can be used, or no database that it could speak of."""
+    if not database.exists():
+        return None
     try:
         state = msgspec.json.decode(state_path(database).read_bytes(), type=StateFile)
         _ = state.wal

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from replicad.plan.restore import PlannedSegment, RestorePlan
+    from replicad.plan.restore import PlannedSegment
+    from replicad.restore.preparation import Preparation
     from replicad.restore.settled import Frames
     from replicad.restore.workshop import Workshop
-    from replicad.snapshot import Manifest
 
 _AHEAD = 16  # segments opened before their turn
 _RANGE_BYTES = 4 << 20  # stored bytes of neighbouring blocks fetched in one request
@@ -34,16 +34,14 @@ class Chain:
 
     Args:
         workshop: what the parts of the attempt share.
-        plan: the plan.
-        manifest: of the plan's snapshot, which the oldest segment has to fit.
-        newest: the plan's last segment, opened; None when the snapshot alone is the target.
+        prepared: the plan, its manifest, which the oldest segment has to fit, and its newest segment.
     """
 
-    def __init__(self, workshop: Workshop, plan: RestorePlan, manifest: Manifest, newest: OpenSegment | None) -> None:
+    def __init__(self, workshop: Workshop, prepared: Preparation) -> None:
         self._workshop = workshop
-        self._plan = plan
-        self._manifest = manifest
-        self._newest = newest
+        self._plan = prepared.plan
+        self._manifest = prepared.manifest
+        self._newest = prepared.newest
 
     async def apply(self, group: asyncio.TaskGroup) -> None:
         """Settle every page that a segment holds; what is still being written when this returns is in the group.

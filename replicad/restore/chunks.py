@@ -2,6 +2,10 @@
 
 A chunk with nothing left to settle is not fetched, one that stands in the old file is taken from there, and one
 that occurs several times is fetched once.
+
+Whether a fetched chunk has the content that it is named for is not looked at, at first: the checksum over all pages
+will tell whether everything has, and costs a quarter of what SHA-256 does (0.2 s a GiB against 0.75). Only when it
+tells of damage are the names compared, in another attempt, to find out where.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replicad import zstd
 from replicad.restore.faults import suspected
 from replicad.snapshot import decompress_chunk
 
@@ -17,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replicad.errors import ReplicadError
-    from replicad.plan.listing import ManifestObject
     from replicad.restore.old_file import OldFile
+    from replicad.restore.preparation import Preparation
     from replicad.restore.workshop import Workshop
-    from replicad.snapshot import Chunk, Manifest
+    from replicad.snapshot import Chunk
 
 
 class Chunks:
@@ -28,28 +33,29 @@ class Chunks:
 
     Args:
         workshop: what the parts of the attempt share.
-        stored: the manifest's object, which is at fault when a chunk is.
-        manifest: what it says.
+        prepared: the plan, and its manifest, which is at fault when a chunk is.
         old: the file at the target, which may lend some.
         unusable: chunks that are known to be damaged or gone, by their key.
+        verify: whether the content of each chunk is compared with its name.
     """
 
     def __init__(
         self,
         workshop: Workshop,
-        stored: ManifestObject,
-        manifest: Manifest,
+        prepared: Preparation,
         *,
         old: OldFile,
         unusable: Mapping[str, ReplicadError],
+        verify: bool,
     ) -> None:
         self.reused_bytes = 0
         self._workshop = workshop
-        self._stored = stored
-        self._manifest = manifest
+        self._stored = prepared.plan.manifest
+        self._manifest = prepared.manifest
         self._old = old
         self._unusable = unusable
-        self._chunk_bytes = manifest.chunk_pages * manifest.page_size
+        self._verify = verify
+        self._chunk_bytes = self._manifest.chunk_pages * self._manifest.page_size
 
     async def apply(self, group: asyncio.TaskGroup) -> None:
         """Settle the pages that are left; what is still being written when this returns is in the group.
@@ -95,7 +101,11 @@ class Chunks:
         return raw is not None
 
     def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes) -> None:
-        self._write(decompress_chunk(stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key), numbers)
+        if self._verify:
+            raw = decompress_chunk(stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key)
+        else:
+            raw = zstd.decompress(stored, raw_bytes=chunk.raw_bytes, what=chunk.key, where="zstd frame")
+        self._write(raw, numbers)
 
     def _write(self, raw: bytes, numbers: list[int]) -> None:
         """Write the unsettled pages of a chunk to its places in the image. Runs in a thread."""

@@ -136,6 +136,7 @@ class _Restore:
         self._threads = threads
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
         self._planner = Planner(store, self._fetch, request.target, request.epoch)
+        self._verify = False  # whether chunks are compared with their names before the whole is proven
         self._to_close: list[OldFile | Image] = []
 
     async def run(self) -> Restored:
@@ -187,8 +188,9 @@ class _Restore:
                 return await self._build(image, prepared, old)
             except Unusable as fault:
                 await self._threads.run(image.remove)
-                if old.lends and isinstance(fault.error, ProofFailed):
-                    await self._threads.run(old.close)  # it may have changed between being hashed and being copied
+                if isinstance(fault.error, ProofFailed) and not self._verify:
+                    self._verify = True  # the same again, to find out where the damage is
+                    await self._threads.run(old.close)
                     continue
                 plan = await self._planner.another(prepared.plan.txid, fault)
                 prepared = await _prepare(self._fetch, self._planner, plan)
@@ -210,11 +212,10 @@ class _Restore:
     async def _assemble(self, image: Image, prepared: Preparation, old: OldFile) -> int:
         """Write every page once; return how many bytes came from the old file."""
         self._progress.started(prepared.total_bytes)
-        plan, manifest = prepared.plan, prepared.manifest
         workshop = Workshop(self._fetch, image, self._progress, memory_bytes=self._request.limits.memory_bytes)
-        chain = Chain(workshop, plan, manifest, prepared.newest)
+        chain = Chain(workshop, prepared)
         unusable = self._planner.unusable_chunks
-        chunks = Chunks(workshop, plan.manifest, manifest, old=old, unusable=unusable)
+        chunks = Chunks(workshop, prepared, old=old, unusable=unusable, verify=self._verify)
         async with task_group() as group:
             await chain.apply(group)
             await chunks.apply(group)
