@@ -30,7 +30,8 @@ async def test_first_claim_is_epoch_1() -> None:
     owned = await own(store, None, environment=HERE, clock=ManualClock(), log=LOG)
     assert (owned.epoch, owned.continued) == (1, False)
     stored = decode_claim(await store.get(claim_key(Epoch(1))), what="claim")
-    assert (stored.id, stored.instance) == (owned.claim_id, "here")
+    assert stored.id == owned.claim_id
+    assert stored.instance.startswith("here@")
 
 
 async def test_a_newcomer_claims_the_next_epoch() -> None:
