@@ -138,8 +138,9 @@ def restore(folder: Path) -> Iterator[Row]:
         return
     database = new_database(folder / "app.db", size_bytes=GIB)
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY}
+    (folder / "rclone").mkdir()
     with running_rclone(folder / "rclone") as rclone:
-        url = rclone.bucket_url("bucket")
+        url = rclone.new_bucket_url()
         with Daemon(database, url, keys, ("--http-listen", "off")) as daemon:
             daemon.until("snapshot_stored")
         size_bytes = database.stat().st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from replicad.plan.reach import reachable
@@ -49,7 +50,7 @@ def summary(line: Line) -> Mapping[str, object]:
         "first_restorable_at": times.get(spans[0].first) if spans else None,
         "last_restorable_txid": spans[-1].last if spans else None,
         "last_restorable_at": times.get(spans[-1].last) if spans else None,
-        "gaps": max(0, len(spans) - 1),
+        "gaps": sum(later.first > earlier.last + 1 for earlier, later in pairwise(spans)),
         "segments": len(line.segments),
         "log_bytes": sum(part.stored.size_bytes for part in line.segments),
         "snapshots": len(line.manifests),

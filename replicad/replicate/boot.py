@@ -80,8 +80,7 @@ class Boot:
         epoch, ours = self.owned.epoch, self.owned.continued
         line = await self._read_line()
         known = await read_heads(self.store, line) if line else []
-        there = self.path.exists() and self.path.stat().st_size > 0
-        opened = await self.tools.threads.run(self._open, known) if there else None
+        opened = await self.tools.threads.run(self._open_if_there, known)
         course = decide(self._local(opened, line), known[0].position if known else None)
         restored = None
         if course in {Course.RESTORE, Course.FORWARD, Course.ASIDE}:
@@ -112,6 +111,10 @@ class Boot:
             return None
         return line if line.segments or line.manifests else None
 
+    def _open_if_there(self, known: Sequence[Known]) -> Opened | None:
+        there = self.path.exists() and self.path.stat().st_size > 0
+        return self._open(known) if there else None
+
     def _open(self, known: Sequence[Known]) -> Opened:
         if self.settings.wal == "convert" and journal_mode(self.path) != "wal" and convert_to_wal(self.path):
             self.log.info(events.WAL_CONVERTED, path=str(self.path))
@@ -133,7 +136,7 @@ class Boot:
     async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
         if opened is not None:
             await self.tools.threads.run(opened.source.close)
-        if not self.may_replace and self.path.exists():  # an empty file too: SQLite makes it when it opens a database
+        if not self.may_replace and await self.tools.threads.run(self.path.exists):  # an empty file too: SQLite makes it when it opens a database
             raise LocalDiffers(path=self.path, store=self.store.url)
         if course is Course.ASIDE:
             kept = await self.tools.threads.run(self._move_aside)

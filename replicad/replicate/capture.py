@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from replicad.position import TXID, WALPosition
 from replicad.replicate.continuity import wal_position
+from replicad.replicate.firstpage import FirstPages
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned
 from replicad.replicate.stream import Difference, OversizedTransaction
 from replicad.segment import SegmentEncoder, SegmentHeader
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import begin_read
-from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, PageTable, SaltsMoved
+from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, PageTable, SaltsMoved, page_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
 _BULK_ROUNDS = 8  # each copies what was written during the one before
 _ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
+_LOOKS_AT_FIRST_PAGE = 3
+_LOOK_AGAIN_SECONDS = 0.005
 _REST_BYTES = 1 << 20  # small enough to be copied while writers wait
 _LOCK_TIMEOUT_SECONDS = 0.2  # for the write lock before a checkpoint's last step: a busy writer goes first
 
@@ -102,6 +105,7 @@ class Capture:
         self._clock = clock
         self._observations = Observations()
         self._observed_salts = beginning.position.salts
+        self._first_pages = FirstPages()
         self._open: SegmentEncoder | None = None
         self._open_since_ms = 0
 
@@ -196,6 +200,7 @@ class Capture:
     def find_difference(self) -> TransactionStream | None:
         """Pin the present state anew, and compare it with the one that was read last; None when they are the same."""
         self.source.release()
+        self._first_pages.forget()
         index = self.source.hold_exactly()
         image = Image.under_pin(self.source, index, pages=self.source.page_count())
         position = wal_position(self.source, index)
@@ -265,6 +270,7 @@ class Capture:
     def streamed(self, position: WALPosition) -> None:
         """Go on behind a transaction that was streamed and is durable."""
         self.next_txid = TXID(self.next_txid + 1)
+        self._first_pages.commit(self.table.first_hash)
         self._advance(position.salts, position.frame, position.frame_checksum)
 
     def resume_at(self, position: WALPosition) -> None:
@@ -347,14 +353,15 @@ class Capture:
         return None
 
     def _was_overwritten(self) -> bool:
-        """Return whether page 1 is not the one that was read last, though nothing but its copy can stand there now.
-
-        That is so while every frame is in the database file and was read: nobody may copy more while a pin is held.
-        """
-        index = self.source.index()
-        if index.frames != index.backfilled or self.unread_frames(index) or not self.table.pages:
-            return False
-        return bool(self.table.differing(1, [self.source.read_file(0, self.table.page_size)]))
+        """Return whether page 1 of the file is none that a checkpoint can have copied there."""
+        index, size = self.source.index(), self.table.page_size
+        if index.frames == index.backfilled and not self.unread_frames(index):
+            self._first_pages.settle(self.table.first_hash)
+        for _ in range(_LOOKS_AT_FIRST_PAGE):  # one look may see a page that is half copied
+            if self._first_pages.allow(page_hash(self.source.read_file(0, size), 1)):
+                return False
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return True
 
     # --- inner -------------------------------------------------------------------------------
 
@@ -393,6 +400,7 @@ class Capture:
                 checksum=table.commit(pages),
                 frames=end - begin,
             )
+            self._first_pages.commit(table.first_hash)
             begin = end
         self.next_txid = TXID(segment.last_txid + 1)
         self.note_dirty(pgnos)

@@ -199,17 +199,17 @@ class Follower:
 
     async def _until_there(self) -> None:
         """Wait for a database file that is not empty."""
-        path, changed = self.following.path, asyncio.Event()
-        if _is_there(path):
+        path, run, changed = self.following.path, self.following.tools.threads.run, asyncio.Event()
+        if await run(_is_there, path):
             return
         self.following.log.info(events.DATABASE_AWAITED, path=str(path))
         self._settled.set()
-        folder = path.parent.resolve()
+        folder = await run(path.parent.resolve)
         watch = self.following.tools.watcher.watch(folder, (path.name,), changed)
         try:
             while True:
                 watch.arm()
-                if _is_there(path):
+                if await run(_is_there, path):
                     break
                 changed.clear()
                 try:
@@ -257,7 +257,8 @@ class Follower:
 
     async def _set_wal_aside(self, wal: FileIdentity | None) -> None:
         """Keep the replaced file's WAL from being taken for the new file's."""
-        path, tools = self.following.path.resolve(), self.following.tools
+        tools = self.following.tools
+        path = await tools.threads.run(self.following.path.resolve)
         try:
             kept = await tools.threads.run(set_wal_aside, path, wal, suffix=f"replaced-{tools.clock.now_ms()}")
         except (TargetBusy, FileUnusable) as error:

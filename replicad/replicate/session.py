@@ -113,7 +113,7 @@ class Session:
 
     async def _follow(self) -> None:
         settings, clock = self._following.settings, self._following.tools.clock
-        path = self._following.path.resolve()
+        path = await self._following.tools.threads.run(self._following.path.resolve)
         watch = self._following.tools.watcher.watch(path.parent, (path.name, f"{path.name}-wal"), self._nudge)
         busy_until = 0.0
         try:

@@ -46,6 +46,11 @@ class PageTable:
         """Size of the database in pages, as of the last commit."""
         return self._pages
 
+    @property
+    def first_hash(self) -> int:
+        """The hash of page 1; 0 while there is no page."""
+        return self._hashes[0] if self._hashes else _ABSENT
+
     def copy(self) -> PageTable:
         """Return an independent table of the same state."""
         other = PageTable(self.page_size)

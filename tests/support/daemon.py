@@ -117,11 +117,17 @@ class DaemonProcess:
         """Have a snapshot stored; return its transaction."""
         return int(self.request("POST", "/snapshot")["databases"][0]["txid"])
 
-    def request(self, method: str, path: str) -> dict[str, list[dict[str, object]]]:
-        """Make a request over the control socket; return its answer, which must not be an error."""
-        connection = http.client.HTTPConnection("replicad", timeout=_REQUEST_SECONDS)
+    def request(
+        self, method: str, path: str, *, timeout_seconds: float = _REQUEST_SECONDS
+    ) -> dict[str, list[dict[str, object]]]:
+        """Make a request over the control socket; return its answer, which must not be an error.
+
+        Raises:
+            TimeoutError: there was none.
+        """
+        connection = http.client.HTTPConnection("replicad")
         connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(_REQUEST_SECONDS)
+        connection.sock.settimeout(timeout_seconds)
         try:
             connection.sock.connect(str(self.socket))
             connection.request(method, path)

@@ -17,10 +17,12 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import secrets
 import subprocess
 import sys
 import threading
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +74,19 @@ class MotoServer:
     def put_object(self, bucket: str, key: str, body: bytes) -> None:
         """Store one object behind the client's back; `key` is already URL-quoted."""
         self._request("PUT", f"/{bucket}/{key}", body)
+
+    def objects(self, bucket: str, prefix: str = "") -> dict[str, bytes]:
+        """Return everything below a prefix, by what follows it in the key; keys of replicad's need no quoting."""
+        found: dict[str, bytes] = {}
+        after = ""
+        while rows := self._keys(bucket, prefix, after):
+            found |= {key.removeprefix(prefix): self._request("GET", f"/{bucket}/{key}") for key in rows}
+            after = rows[-1]
+        return found
+
+    def _keys(self, bucket: str, prefix: str, after: str) -> list[str]:
+        query = urllib.parse.urlencode({"list-type": 2, "prefix": prefix, "start-after": after})
+        return [key.decode() for key in re.findall(rb"<Key>(.*?)</Key>", self._request("GET", f"/{bucket}?{query}"))]
 
     def open_uploads(self, bucket: str) -> int:
         """Return how many multipart uploads were begun in the bucket and neither completed nor aborted."""

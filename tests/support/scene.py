@@ -22,6 +22,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from tests.support.moto_server import MotoServer
 
 _REPOSITORY = Path(__file__).parents[2]
 _COMMAND_SECONDS = 60.0
@@ -42,15 +45,30 @@ PAGE_KINDS = ("segment", "snapshot", "chunk")
 class Scene:
     """Use as a context manager: it leaves no process behind."""
 
-    def __init__(self, folder: Path, *, replica: str | None = None, settings: Mapping[str, str] | None = None) -> None:
-        """`replica` is the bucket's URL, a folder beside the disk when left out; `settings` as for DaemonProcess."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        server: MotoServer | None = None,
+        endpoint: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set the scene.
+
+        Args:
+            folder: for everything.
+            server: has the bucket; without it, it is a folder beside the disk.
+            endpoint: of a proxy in front of the server, for the daemon alone.
+            settings: as for DaemonProcess.
+        """
+        self._server = server
         self.folder = folder
         self.disk = folder / "disk"
         self.disk.mkdir()
         self.database = self.disk / "app.db"
         self.bucket = folder / "bucket"
         self.bucket.mkdir()
-        self.replica = replica or f"file://{self.bucket}"
+        self.replica = server.new_bucket_url(endpoint=endpoint) if server else f"file://{self.bucket}"
         self.daemon = DaemonProcess(self.database, self.replica, folder, {"sync_interval": "20ms", **(settings or {})})
         self._connection: sqlite3.Connection | None = None
 
@@ -109,7 +127,7 @@ class Scene:
         for pid in apps:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists() or _is_zombie(pid))  # type: ignore[misc]
+            wait_until(partial(has_ended, pid))
 
     def lose_disk(self) -> None:
         """Delete the disk and all that is on it; everybody must have been ended."""
@@ -120,8 +138,19 @@ class Scene:
     # --- the bucket's side -------------------------------------------------------------------------
 
     def objects(self) -> dict[str, bytes]:
-        """Return all that is stored, by key."""
-        return read_folder(self.bucket / self.database.name)
+        """Return all that is stored, by key, whatever kind of store it is."""
+        if self._server is None:
+            return read_folder(self.bucket / self.database.name)
+        return self._server.objects(self._bucket_name, f"{self.database.name}/")
+
+    def open_uploads(self) -> int:
+        """Return how many multipart uploads were begun on the server and not ended."""
+        assert self._server is not None
+        return self._server.open_uploads(self._bucket_name)
+
+    @property
+    def _bucket_name(self) -> str:
+        return self.replica.removeprefix("s3://").partition("?")[0]
 
     def keys(self, *kinds: str) -> set[str]:
         """Return the keys of all that is stored, or of some kinds (see `kind`)."""
@@ -207,7 +236,8 @@ def measured(longest: list[float]) -> Iterator[None]:
     longest.append(time.perf_counter() - began)
 
 
-def _is_zombie(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
+    """Return whether a process runs no more, though nobody may have asked for its status yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

@@ -27,7 +27,7 @@ def new_image(path: Path, *, size_bytes: int, page_size: int = 512) -> Image:
 def test_a_new_image_is_zeros_of_the_right_size(tmp_path: Path) -> None:
     """The file has its full size from the beginning, and what nobody writes is zeros."""
     image = new_image(tmp_path / "a", size_bytes=4 * 512)
-    image.write_run(1, b"x" * 512)
+    image.write_runs(1, b"x" * 512, [(1, 1)])
     image.close()
     assert (tmp_path / "a").read_bytes() == bytes(512) + b"x" * 512 + bytes(1024)
     assert image.pages == 4

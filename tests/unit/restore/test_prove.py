@@ -38,14 +38,14 @@ def test_every_page_counts_at_its_place(tmp_path: Path, page_size: int) -> None:
     pages = (3 << 20) // page_size + 5
     body = os.urandom(pages * page_size)
     image = new_image(tmp_path / "a", size_bytes=len(body), page_size=page_size)
-    image.write_run(0, body)
+    image.write_runs(0, body, [(0, pages)])
     expected = 0
     for pgno in range(1, pages + 1):
         expected ^= page_hash(body[(pgno - 1) * page_size : pgno * page_size], pgno)
     table = PageTable(page_size)
     assert read_back(image, NEVER) == read_back(image, NEVER, table=table) == expected
     assert (table.pages, table.checksum) == (pages, expected)
-    image.write_run(1, body[:page_size])
+    image.write_runs(1, body[:page_size], [(1, 1)])
     assert read_back(image, NEVER) != expected
     image.remove()
 
@@ -55,8 +55,8 @@ def test_the_lock_page_does_not_count(tmp_path: Path) -> None:
     page_size = 65536
     lock = lock_page(page_size)
     image = new_image(tmp_path / "a", size_bytes=(lock + 1) * page_size, page_size=page_size)
-    image.write_run(lock - 1, b"x" * page_size)
-    image.write_run(lock, b"y" * page_size)
+    image.write_runs(lock - 1, b"x" * page_size, [(lock - 1, 1)])
+    image.write_runs(lock, b"y" * page_size, [(lock, 1)])
     expected = page_hash(b"y" * page_size, lock + 1)
     zeros = bytes(page_size)
     for pgno in range(1, lock):

@@ -1,0 +1,447 @@
+"""What has gone wrong in this field, done to a running daemon. TRAPS.md, "Capture"."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.scene import Scene, connect, measured, rows_of
+from tests.support.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STALL_SECONDS = 0.5
+SMALL = {
+    "REPLICAD_SEGMENT_BYTES": "256KiB",
+    "REPLICAD_CHECKPOINT_WAL_BYTES": "256KiB",
+}
+
+
+def wal_of(scene: Scene) -> Path:
+    """Return the path of the WAL."""
+    return Path(f"{scene.database}-wal")
+
+
+def followed(scene: Scene) -> None:
+    """Start a sidecar, and wait until the first snapshot is stored."""
+    scene.daemon.start()
+    scene.daemon.until("snapshot_stored")
+
+
+# --- what applications write ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page_size", [512, 4096, 65536])
+def test_shrinking_and_large_transactions(scene: Scene, page_size: int) -> None:
+    """VACUUM, auto_vacuum, incremental_vacuum and transactions larger than a segment: every state is what it was (#875)."""
+    scene.daemon.environment |= SMALL
+    scene.create("CREATE INDEX i ON t (v)", page_size=page_size, auto_vacuum=2)
+    followed(scene)
+    recorded: dict[int, int] = {}
+
+    def note() -> None:
+        recorded[scene.daemon.sync()] = scene.rows("SELECT coalesce(sum(n * length(v)), 0) FROM t")[0]
+
+    for statements in (
+        ["BEGIN", "INSERT INTO t SELECT value, randomblob(900) FROM generate_series(1, 1000)", "COMMIT"],
+        ["DELETE FROM t WHERE n % 3 = 0"],
+        ["PRAGMA incremental_vacuum(20)"],
+        ["VACUUM"],
+        ["PRAGMA auto_vacuum=1", "VACUUM", "DELETE FROM t WHERE n > 300"],
+        ["UPDATE t SET v = randomblob(1200) WHERE n < 50"],
+        ["DROP INDEX i", "DELETE FROM t", "VACUUM"],
+    ):
+        scene.write(*(statement.replace("generate_series(1, 1000)", SERIES) for statement in statements))
+        note()
+    assert scene.check_newest() == max(recorded)
+    found = {txid: rows[0] for txid, rows in scene.states("SELECT coalesce(sum(n * length(v)), 0) FROM t").items()}
+    assert {txid: found[txid] for txid in recorded} == recorded
+
+
+SERIES = "(WITH RECURSIVE s(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM s LIMIT 1000) SELECT value FROM s)"
+
+
+def test_small_commits_flat_out(scene: Scene) -> None:
+    """Every one of the commits that an application makes without a pause gets a TXID of its own, and none is missing."""
+    scene.create()
+    followed(scene)
+    numbers = iter(range(10**9))
+    connection, deadline = scene.connection, time.monotonic() + 2
+    while time.monotonic() < deadline:
+        for _ in range(100):
+            connection.execute("INSERT INTO t VALUES (?, 'small')", (next(numbers),))
+    commits = next(numbers)
+    assert scene.daemon.sync() == 1 + commits
+    assert scene.check_newest() == 1 + commits
+
+
+@pytest.mark.parametrize("mode", ["FULL", "RESTART", "TRUNCATE"])
+def test_the_applications_own_checkpoints(scene: Scene, mode: str) -> None:
+    """An application that checkpoints by itself, again and again, is not held up, and each of its commits is stored (#724).
+
+    Its checkpoint waits for the pin, which moves within 150 ms. Others have held up all writers for their busy timeout.
+    """
+    scene.create()
+    followed(scene)
+    longest: list[float] = []
+    number = 0
+    deadline = time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        for _ in range(20):
+            number += 1
+            with measured(longest):
+                scene.insert(number, size_bytes=500)
+        with measured(longest):
+            scene.rows(f"PRAGMA wal_checkpoint({mode})")
+    assert max(longest) < STALL_SECONDS
+    assert scene.daemon.sync() == 1 + number
+    assert scene.check_newest() == 1 + number
+
+
+def test_a_wal_used_again_at_the_same_size(scene: Scene) -> None:
+    """A commit into a WAL that began again and looks as long as before is seen (#1083, #1037, #1104)."""
+    scene.create()
+    followed(scene)
+    sizes = set()
+    for number in range(5):
+        scene.insert(number)
+        assert scene.daemon.sync() == 2 + number
+        sizes.add(wal_of(scene).stat().st_size)
+        wait_until(lambda: scene.rows("PRAGMA wal_checkpoint(RESTART)")[0][0] == 0)
+    assert len(sizes) <= 2
+    assert [len(rows) for rows in scene.states().values()] == list(range(6))
+
+
+def test_a_long_reader(scene: Scene) -> None:
+    """A reader that stays keeps SQLite's WAL from beginning again, and nothing else: what is committed is stored."""
+    scene.daemon.environment |= SMALL
+    scene.create()
+    followed(scene)
+    with contextlib.closing(connect(scene.database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        longest: list[float] = []
+        for number in range(300):
+            with measured(longest):
+                scene.insert(number, size_bytes=4000)
+        assert scene.daemon.sync() == 301
+        assert max(longest) < STALL_SECONDS
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (0,)
+    size_bytes = wal_of(scene).stat().st_size
+    for number in range(1000, 1100):
+        scene.insert(number, size_bytes=4000)
+        scene.daemon.sync()
+    assert wal_of(scene).stat().st_size < 2 * size_bytes
+    scene.check_newest()
+
+
+def test_a_rollback_behind_a_reset(scene: Scene) -> None:
+    """A sync returns, though the newest WAL holds nothing: its header was written by what was rolled back.
+
+    Seen to fail: the sync looked for a frame that will not come, without a pause and for ever.
+    """
+    scene.create()
+    followed(scene)
+    scene.insert(*range(20), size_bytes=3000)
+    scene.daemon.sync()
+    header = wal_of(scene).read_bytes()[:32]
+    scene.write("PRAGMA cache_size=5")
+
+    def began_again() -> bool:
+        scene.write("BEGIN")
+        scene.insert(*range(100, 140), size_bytes=3000)
+        scene.write("ROLLBACK")
+        return wal_of(scene).read_bytes()[:32] != header
+
+    wait_until(began_again)
+    assert scene.daemon.sync() == 21
+    scene.insert(200)
+    assert scene.daemon.sync() == 22
+    scene.check_newest()
+
+
+# --- what stands there at the start ------------------------------------------------------------------
+
+
+def half_written(folder: Path) -> None:
+    """Leave a WAL whose last transaction lacks its end, as a power cut does."""
+    wal = folder / "app.db-wal"
+    wal.write_bytes(wal.read_bytes()[:-2000])
+
+
+def flipped(folder: Path) -> None:
+    """Leave a WAL whose last frame is not what its checksum says."""
+    wal = folder / "app.db-wal"
+    raw = bytearray(wal.read_bytes())
+    raw[-100] ^= 1
+    wal.write_bytes(raw)
+
+
+def header_alone(folder: Path) -> None:
+    """Leave a WAL that ends exactly behind its header."""
+    wal = folder / "app.db-wal"
+    wal.write_bytes(wal.read_bytes()[:32])
+
+
+def empty(folder: Path) -> None:
+    """Leave a WAL without a byte."""
+    (folder / "app.db-wal").write_bytes(b"")
+
+
+def untouched(folder: Path) -> None:
+    """Leave a WAL with frames of an older one behind those that count."""
+    del folder
+
+
+@pytest.mark.parametrize("crafted", [half_written, flipped, header_alone, empty, untouched])
+def test_a_wal_as_a_crash_leaves_it(scene: Scene, crafted: object) -> None:
+    """An empty WAL, one at its header, a torn last transaction, frames of an older WAL: what SQLite reads is stored."""
+    assert callable(crafted)
+    origin = scene.folder / "origin"
+    origin.mkdir()
+    with contextlib.closing(connect(origin / "app.db")) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
+        for number in range(20):
+            connection.execute("INSERT INTO t VALUES (?, randomblob(3000))", (number,))
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        for number in range(100, 103):
+            connection.execute("INSERT INTO t VALUES (?, randomblob(3000))", (number,))
+        shutil.copy(origin / "app.db", scene.disk)
+        shutil.copy(origin / "app.db-wal", scene.disk)
+    crafted(scene.disk)
+    check = scene.folder / "check"
+    shutil.copytree(scene.disk, check)
+    with contextlib.closing(connect(check / "app.db")) as connection:
+        expected = [number for (number,) in connection.execute("SELECT n FROM t ORDER BY n")]
+    followed(scene)
+    scene.daemon.sync()
+    assert scene.rows() == expected
+    scene.check_newest()
+    scene.insert(500, 501)
+    assert scene.daemon.sync() == 3
+    scene.check_newest()
+    assert list(scene.states().values()) == [expected, [*expected, 500], [*expected, 500, 501]]
+
+
+def test_an_application_that_locks_exclusively(scene: Scene) -> None:
+    """A database that its application keeps for itself ends the start with an error that says so; the application goes on."""
+    scene.create()
+    scene.write("PRAGMA locking_mode=exclusive")
+    scene.insert(1)
+    scene.daemon.launch()
+    scene.insert(2)
+    assert scene.daemon.wait() == 1
+    assert "locking_mode=exclusive" in scene.daemon.lines()
+    scene.insert(3)
+    assert scene.rows() == [1, 2, 3]
+
+
+# --- the file is another one --------------------------------------------------------------------------
+
+
+def other_database(scene: Scene, *numbers: int, size_bytes: int = 100) -> Path:
+    """Make a database beside, closed in order: one file."""
+    path = scene.folder / "other.db"
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
+        for number in numbers:
+            connection.execute("INSERT INTO t VALUES (?, randomblob(?))", (number, size_bytes))
+    return path
+
+
+@pytest.mark.parametrize(("how", "size_bytes"), [("mv", 10), ("mv", 3000), ("cp", 3000)])
+def test_a_file_put_in_place(scene: Scene, how: str, size_bytes: int) -> None:
+    """A file put in place of the database, by mv or by cp, is followed as it is: the old one's WAL is not laid over it.
+
+    The application is not running meanwhile; the daemon is. Seen to fail without `set_wal_aside` (the old rows came
+    back) and, by cp, without the look at page 1 (nothing was noticed).
+    """
+    scene.create()
+    followed(scene)
+    scene.insert(*range(20), size_bytes=3000)
+    before = scene.daemon.sync()
+    scene.close()
+    scene.daemon.sync()
+    other = other_database(scene, *range(100, 110), size_bytes=size_bytes)
+    if how == "mv":
+        other.rename(scene.database)
+    else:
+        subprocess.run(["cp", str(other), str(scene.database)], check=True)
+    wait_until(lambda: scene.daemon.found("database_replaced") and scene.daemon.status()["state"] == "following")
+    assert scene.rows() == list(range(100, 110))
+    scene.insert(200)
+    assert scene.daemon.sync() >= before + 2
+    scene.check_newest()
+    assert scene.rows("PRAGMA integrity_check") == ["ok"]
+    states = scene.states()
+    assert states[before] == list(range(20)), "earlier history remains"
+    assert list(states.values())[-2:] == [list(range(100, 110)), [*range(100, 110), 200]]
+    assert rows_of(scene.restore("--txid", str(before))) == list(range(20))
+
+
+DELETES = """
+import os, sqlite3, sys
+path = sys.argv[1]
+for end in ("", "-wal", "-shm"):
+    if os.path.exists(path + end):
+        os.unlink(path + end)
+db = sqlite3.connect(path, isolation_level=None)
+db.execute("pragma journal_mode=" + sys.argv[2])
+db.execute("create table t (n integer primary key, v)")
+db.execute("insert into t values (500, 'anew')")
+"""
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_an_application_that_deletes_its_database_at_the_start(scene: Scene, mode: str) -> None:
+    """An application that deletes what was restored and begins anew is replicated; the good state before it is not lost.
+
+    (Stratos #5832: the empty database was streamed over the good head.) Its last commit comes right before its end.
+    """
+    scene.create()
+    scene.insert(*range(20), size_bytes=3000)
+    scene.close()
+    scene.daemon.launch(["true"])
+    assert scene.daemon.wait() == 0
+    good = scene.check_newest()
+    scene.lose_disk()
+    scene.daemon.launch([sys.executable, "-S", "-c", DELETES, str(scene.database), mode])
+    assert scene.daemon.wait() == 0
+    assert scene.rows() == [500]
+    assert scene.check_newest() > good
+    states = scene.states()
+    assert states[good] == list(range(20))
+    assert list(states.values())[-1] == [500]
+    assert rows_of(scene.restore("--txid", str(good))) == list(range(20))
+
+
+def test_a_database_that_is_deleted(scene: Scene) -> None:
+    """A deleted database is waited for; a sync and an end in order do not wait, for there is nothing to be made durable."""
+    scene.create()
+    followed(scene)
+    scene.insert(1)
+    scene.daemon.sync()
+    scene.close()
+    scene.daemon.sync()
+    for end in ("", "-wal", "-shm"):
+        Path(f"{scene.database}{end}").unlink(missing_ok=True)
+    scene.daemon.until("database_awaited")
+    assert scene.daemon.sync() == 2
+    scene.create("INSERT INTO t VALUES (7, 7)")
+    scene.daemon.until("database_found")
+    scene.daemon.sync()
+    scene.check_newest()
+    for end in ("", "-wal", "-shm"):
+        Path(f"{scene.database}{end}").unlink(missing_ok=True)
+    scene.daemon.until("database_awaited", count=2)
+    assert scene.daemon.stop() == 0
+
+
+def test_a_database_that_is_emptied(scene: Scene) -> None:
+    """A file truncated to nothing is a database that is gone: what is made of it later is followed, as another state."""
+    scene.create()
+    followed(scene)
+    scene.insert(*range(5), size_bytes=3000)
+    before = scene.daemon.sync()
+    scene.close()
+    scene.daemon.sync()
+    os.truncate(scene.database, 0)
+    scene.daemon.until("database_awaited")
+    scene.create("INSERT INTO t VALUES (7, 7)")
+    scene.daemon.until("database_found")
+    scene.daemon.sync()
+    scene.check_newest()
+    assert scene.rows() == [7]
+    assert scene.states()[before] == list(range(5))
+
+
+def test_a_file_that_becomes_garbage_and_good_again(scene: Scene) -> None:
+    """A file that cannot be followed any more is said to be so, once; the next good one is followed."""
+    scene.create()
+    followed(scene)
+    scene.insert(1)
+    scene.daemon.sync()
+    scene.close()
+    scene.daemon.sync()
+    other = other_database(scene, 5, 6)
+    garbage = scene.folder / "garbage"
+    garbage.write_bytes(os.urandom(8192))
+    garbage.rename(scene.database)
+    line = scene.daemon.until("database_unusable")
+    assert "encrypted" in str(line["error"])
+    assert scene.daemon.status()["state"] == "unusable"
+    other.rename(scene.database)
+    wait_until(lambda: scene.daemon.status()["state"] == "following", 30)
+    scene.daemon.sync()
+    scene.check_newest()
+    assert scene.rows() == [5, 6]
+    assert len(scene.daemon.found("database_unusable")) == 1
+
+
+# --- disks ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Scene]:
+    """A scene whose disk is a file system of 4 MB."""
+    with Scene(tmp_path) as found:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(found.disk)], capture_output=True, text=True, check=False
+        )
+        if mounted.returncode:
+            pytest.skip(f"needs the right to mount: {mounted.stderr.strip()}")
+        try:
+            yield found
+        finally:
+            found.close()
+            found.kill()
+            subprocess.run(["umount", "--lazy", str(found.disk)], check=True)
+
+
+def test_a_full_disk(small_disk: Scene) -> None:
+    """On a full disk the application gets SQLite's own error and nothing else; what it commits then and later is stored."""
+    scene = small_disk
+    scene.create()
+    followed(scene)
+    scene.insert(*range(50), size_bytes=3000)
+    scene.daemon.sync()
+    ballast = scene.disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        for number in range(100, 1000):
+            scene.insert(number, size_bytes=3000)
+    committed = scene.rows()
+    scene.daemon.sync()
+    assert list(scene.states().values())[-1] == committed
+    time_full = time.monotonic() + 2.5  # long enough for checkpoints at rest, which find no room either
+    wait_until(lambda: time.monotonic() > time_full)
+    assert len(scene.keys("snapshot")) <= 2, "a fault that lasts must not be answered by snapshot after snapshot"
+    ballast.unlink()
+    scene.insert(5000)
+    scene.daemon.sync()
+    scene.check_newest()
+    assert scene.daemon.stop() == 0
+
+
+def test_a_read_only_disk(small_disk: Scene) -> None:
+    """A database in a place that cannot be written to ends the start with an error that says what is needed."""
+    scene = small_disk
+    scene.create()
+    subprocess.run(["mount", "-o", "remount,ro", str(scene.disk)], check=True)
+    scene.daemon.launch()
+    assert scene.daemon.wait() == 1
+    assert "write access" in scene.daemon.lines()

@@ -1,0 +1,194 @@
+"""A database that is followed within the test's own process, into a store in memory that can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import apsw
+import pytest
+import structlog
+
+from replicad.config import load
+from replicad.host.clock import SystemClock
+from replicad.host.threads import Threads
+from replicad.host.watcher import Watcher
+from replicad.observe.metrics import Metrics
+from replicad.replicate.assembly import Assembly, Followed
+from replicad.replicate.own import own
+from replicad.replicate.state_file import read_state
+from replicad.replicate.tools import Tools
+from replicad.store.memory import MemoryStore
+from tests.support.faulty_store import Call, FaultyStore
+from tests.support.oracle import StoredHistory
+from tests.support.scene import ask
+from tests.support.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, MutableMapping
+    from pathlib import Path
+    from typing import Any
+
+    from replicad.replicate.follower import Follower
+
+
+class Gate(FaultyStore):
+    """A store of which one kind of request can be kept away."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.shut: tuple[str, str] | None = None  # verb, and what the key contains
+
+    async def _begin(self, verb: str, key: str, special: tuple[str, ...]) -> str:
+        if self.shut is not None and verb == self.shut[0] and self.shut[1] in key:
+            self.calls.append(Call(verb=verb, key=key, fault="shut"))
+            self._unreached(verb, key, "no connection", sent=False)
+        return await super()._begin(verb, key, special)
+
+
+class Stage:
+    """One database, its application (a connection of SQLite's, the same library as ours), one follower, one store.
+
+    In one process there may be only one SQLite library: a second one's locks would be dropped by the first one's.
+    """
+
+    def __init__(self, path: Path, tools: Tools, lines: list[MutableMapping[str, Any]]) -> None:
+        self.path = path
+        self.store = Gate()
+        self.tools = tools
+        self.lines = lines
+        self.flags = {"database": str(path), "replica": "memory://stage", "sync_interval": "0s"}
+        self.metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
+        self._connection: apsw.Connection | None = None
+        self._followed: Followed | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # --- the application -----------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """The application's connection; the database is made in WAL mode when there is none."""
+        if self._connection is None:
+            self._connection = apsw.Connection(str(self.path))
+            self._connection.set_busy_timeout(5000)
+            self._connection.pragma("synchronous", 0)
+            if not self._connection.execute("SELECT count(*) FROM sqlite_schema").get:
+                self._connection.pragma("journal_mode", "wal")
+                self._connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
+        return self._connection
+
+    def insert(self, *numbers: int, size_bytes: int = 100) -> None:
+        """Commit a row for each number by itself."""
+        for number in numbers:
+            self.connection.execute("INSERT INTO t VALUES (?, randomblob(?))", (number, size_bytes))
+
+    def close(self) -> None:
+        """Close the application's connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- the follower ----------------------------------------------------------------------------------
+
+    @property
+    def follower(self) -> Follower:
+        """The one that runs."""
+        assert self._followed is not None
+        return self._followed.follower
+
+    async def boot(self, *, may_replace: bool = True) -> Followed:
+        """Claim, and bring file and history together."""
+        settings = load(flags=self.flags, environ={}, required=()).settings
+        state, log = await self.tools.threads.run(read_state, self.path), structlog.get_logger()
+        owned = await own(self.store, state, environment={}, clock=self.tools.clock, log=log)
+        assembly = Assembly(
+            database=settings.databases[0],
+            store=self.store,
+            settings=settings,
+            tools=self.tools,
+            metrics=self.metrics,
+            log=log,
+        )
+        self._followed = await assembly.boot(owned, state, may_replace=may_replace)
+        return self._followed
+
+    async def start(self) -> None:
+        """Boot, and follow until `stop`."""
+        followed = await self.boot()
+        self._task = asyncio.create_task(followed.follower.run())
+        if followed.booted.opened is not None:
+            await followed.follower.until_capturing()
+
+    async def stop(self) -> None:
+        """Stop following, as a crash does: nothing is flushed and no end stored."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._followed is not None and self._followed.booted.opened is not None:
+            await self.tools.threads.run(self._followed.booted.opened.source.close)
+        self._followed = None
+
+    async def sync(self, timeout_seconds: float = 20.0) -> int:
+        """Return the TXID up to which all is durable."""
+        async with asyncio.timeout(timeout_seconds):
+            return (await self.follower.sync()).txid
+
+    def found(self, event: str) -> list[MutableMapping[str, Any]]:
+        """Return the log lines with this event."""
+        return [line for line in self.lines if line["event"] == event]
+
+    async def until(self, event: str, count: int = 1) -> None:
+        """Wait for an event."""
+        await wait_until_async(lambda: len(self.found(event)) >= count)
+
+    # --- the store -----------------------------------------------------------------------------------
+
+    async def objects(self) -> dict[str, bytes]:
+        """Return all that is stored."""
+        store = self.store.store
+        return {found.key: await store.get(found.key) async for found in store.list("")}
+
+    async def states(self) -> dict[int, list[int]]:
+        """Return the rows of every state that can be restored; everything recorded about it is checked."""
+        history = StoredHistory(await self.objects())
+        return {txid: ask(bytes(state.image), "SELECT n FROM t ORDER BY n") for txid, state in history.states()}
+
+    async def check_newest(self) -> int:
+        """Hold the newest stored state against the database; return its transaction."""
+        txid, state = StoredHistory(await self.objects()).newest()
+        assert bytes(state.image) == self.connection.serialize("main")
+        return txid
+
+
+@pytest.fixture
+async def tools() -> AsyncIterator[Tools]:
+    """Clock, threads and a watcher."""
+    found = Tools(
+        clock=SystemClock(),
+        threads=Threads("test", 4),
+        background=Threads("test-background", 2),
+        watcher=Watcher(asyncio.get_running_loop()),
+    )
+    yield found
+    await found.watcher.close()
+    await found.threads.close()
+    await found.background.close()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged."""
+    with structlog.testing.capture_logs() as found:
+        yield found
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, tools: Tools, lines: list[MutableMapping[str, Any]]) -> AsyncIterator[Stage]:
+    """A stage; whatever runs on it at the end is stopped."""
+    found = Stage(tmp_path / "app.db", tools, lines)
+    yield found
+    await found.stop()
+    found.close()

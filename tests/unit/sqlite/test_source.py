@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import apsw
+import pytest
+
+from replicad.sqlite.image import Image
+from replicad.sqlite.source import Source, begin_read
+from tests.unit.sqlite.conftest import Application
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def source(database: Path) -> Iterator[Source]:
+    """The database as capture has it open; no pin is held."""
+    found = Source(database)
+    yield found
+    found.close()
+
+
+def salts_of(database: Path) -> bytes:
+    """Return the salts in the WAL's header."""
+    return Path(f"{database}-wal").read_bytes()[16:24]
+
+
+def test_index(source: Source, application: Application, database: Path) -> None:
+    """The index tells how many frames are committed, how many of them are in the file, and of which WAL that is."""
+    assert source.index().frames == 0
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    application.run("INSERT INTO t VALUES (5, 'e')")
+    found = source.index()
+    assert (found.frames, found.backfilled, found.salts) == (2, 0, salts_of(database))
+    application.run("BEGIN")
+    application.run("INSERT INTO t VALUES (6, 'f')")
+    assert source.index() == found, "what is not committed does not count"
+    application.run("COMMIT")
+    assert source.backfill()
+    assert (source.index().frames, source.index().backfilled) == (3, 3)
+
+
+def test_a_pin_keeps_frames(source: Source, application: Application, database: Path) -> None:
+    """While a pin on a frame is held, no checkpoint of anybody begins the WAL anew; without it, the next one does."""
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    source.hold()
+    before = salts_of(database)
+    for _ in range(3):
+        application.run("INSERT INTO t VALUES (NULL, 'x')")
+        application.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert salts_of(database) == before
+    assert source.index().frames == 4
+    source.release()
+    application.run("PRAGMA wal_checkpoint(RESTART)")
+    application.run("INSERT INTO t VALUES (NULL, 'x')")
+    assert salts_of(database) != before
+
+
+def test_a_pin_on_mark_0_lets_the_wal_begin_anew_once(source: Source, application: Application, database: Path) -> None:
+    """With everything copied, a pin lets a writer begin the WAL anew once, and never again: nothing more is copied."""
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    assert source.backfill()
+    source.hold()
+    seen = {salts_of(database)}
+    for _ in range(5):
+        application.run("INSERT INTO t VALUES (NULL, 'x')")
+        application.run("PRAGMA wal_checkpoint(RESTART)")
+        seen.add(salts_of(database))
+    assert len(seen) == 2
+    assert (source.index().frames, source.index().backfilled) == (5, 0)
+
+
+def test_the_pin_moves_without_a_gap(source: Source, application: Application) -> None:
+    """The next pin is held before the old one goes, and sees what was committed until then."""
+    source.hold()
+    assert source.page_count() == 2
+    application.run("INSERT INTO t VALUES (NULL, zeroblob(20000))")
+    source.hold_next()
+    assert source.page_count() == 2, "the old one is still the one that counts"
+    source.release_previous()
+    assert source.page_count() > 2
+    source.hold_next()
+    source.drop_next()
+    assert source.page_count() > 2
+
+
+def test_an_exact_pin_beside_a_writer_without_a_pause(source: Source, database: Path) -> None:
+    """The pin sees exactly the state that its index describes, however fast others commit."""
+    stop = threading.Event()
+
+    def write() -> None:
+        connection = apsw.Connection(str(database))
+        connection.set_busy_timeout(10_000)
+        connection.pragma("synchronous", 0)
+        while not stop.is_set():
+            connection.execute("INSERT INTO t VALUES (NULL, randomblob(300))")
+        connection.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            index = source.hold_exactly()
+            image = Image.under_pin(source, index, pages=source.page_count())
+            raw = image.read(1, image.pages)
+            expected = pinned_serialize(source)
+            assert bytes(raw) == expected
+            source.release()
+    finally:
+        stop.set()
+        writer.join()
+
+
+def pinned_serialize(source: Source) -> bytes:
+    """Return the database as SQLite itself serializes it on the connection that holds the pin."""
+    found = source._pin.serialize("main")
+    assert found is not None
+    return found
+
+
+def test_the_write_lock(source: Source, application: Application) -> None:
+    """While the lock is held nobody writes, readers go on; and it is not waited for longer than asked."""
+    with source.write_lock(timeout_seconds=0) as locked:
+        assert locked
+        assert "locked" in application.run("INSERT INTO t VALUES (4, 'd')")
+        assert application.run("SELECT count(*) FROM t") == "[(3,)]"
+    assert application.run("INSERT INTO t VALUES (4, 'd')") == "[]"
+    application.run("BEGIN IMMEDIATE")
+    with source.write_lock(timeout_seconds=0.01) as locked:
+        assert not locked
+    application.run("COMMIT")
+    assert application.run("SELECT count(*) FROM t") == "[(4,)]"
+
+
+def test_the_write_lock_writes_nothing(source: Source, database: Path) -> None:
+    """Taking the lock and letting it go leaves file and WAL as they were."""
+    before = database.read_bytes(), Path(f"{database}-wal").read_bytes()
+    with source.write_lock(timeout_seconds=1):
+        pass
+    assert (database.read_bytes(), Path(f"{database}-wal").read_bytes()) == before
+
+
+def test_truncate_only_at_rest(source: Source, application: Application, database: Path) -> None:
+    """The WAL's space is given back when all is copied and nobody reads of it; otherwise nothing happens."""
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    with Application(database) as reader:
+        reader.run("BEGIN")
+        reader.run("SELECT * FROM t")
+        assert not source.truncate()
+        assert Path(f"{database}-wal").stat().st_size > 0
+        reader.run("COMMIT")
+    source.backfill()
+    source.hold()  # on mark 0
+    assert source.truncate()
+    assert Path(f"{database}-wal").stat().st_size == 0
+
+
+def test_replaced(source: Source, database: Path, tmp_path: Path) -> None:
+    """Another file at the path, none, an emptied one, or another WAL: all are noticed."""
+    assert not source.was_replaced()
+    aside = tmp_path / "aside"
+    database.rename(aside)
+    assert source.was_replaced()
+    database.write_bytes(aside.read_bytes())
+    assert source.was_replaced(), "the same bytes in another file"
+    aside.rename(database)
+    assert not source.was_replaced()
+    source.wal.header()
+    wal = Path(f"{database}-wal")
+    wal.rename(aside)
+    assert source.was_replaced()
+    aside.rename(wal)
+    os.truncate(database, 0)
+    assert source.was_replaced()
+
+
+def test_converted(tmp_path: Path) -> None:
+    """A switch to WAL mode and a new page size show in the file's header; commits do not."""
+    path = tmp_path / "app.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t (n)")
+    source = Source(path)
+    try:
+        assert not source.is_wal
+        connection.execute("INSERT INTO t VALUES (1)")
+        assert not source.was_converted()
+        connection.execute("PRAGMA page_size=8192; VACUUM")
+        assert source.was_converted()
+    finally:
+        source.close()
+        connection.close()
+
+
+def test_reading_past_the_end(source: Source, database: Path) -> None:
+    """The file is read as if it went on with zeros: a page that is only in the WAL has none of it yet."""
+    size = source.size_bytes()
+    raw = database.read_bytes()
+    assert source.read_file(size - 10, 30) == raw[-10:] + bytes(20)
+    assert source.read_file(size + 100, 5) == bytes(5)
+
+
+def test_closing_keeps_the_wal(database: Path, application: Application) -> None:
+    """A source that is closed leaves every frame where it is, and may be closed again."""
+    source = Source(database)
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    source.hold()
+    before = Path(f"{database}-wal").read_bytes()
+    source.close()
+    source.close()
+    assert Path(f"{database}-wal").read_bytes() == before
+
+
+OPEN_AND_CLOSE = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("SELECT count(*) FROM t").fetchall()
+connection.close()
+"""
+
+
+def test_no_lock_is_dropped(source: Source, database: Path) -> None:
+    """Nothing that is done with an open source drops the locks that tell other processes it is there.
+
+    POSIX locks go when any descriptor on the file is closed in the process. Another process that closes its connection
+    then believes to be the last, and deletes the WAL under us. The last lines show that the test would see it.
+    """
+    wal = Path(f"{database}-wal")
+
+    def another_comes_and_goes() -> None:
+        subprocess.run([sys.executable, "-S", "-c", OPEN_AND_CLOSE, str(database)], check=True)
+
+    writer = apsw.Connection(str(database))
+    writer.execute("INSERT INTO t VALUES (4, 'd')")
+    writer.close()
+    index = source.hold_exactly()
+    image = Image.under_pin(source, index, pages=source.page_count())
+    image.read(1, image.pages)
+    source.read_file(0, 100)
+    source.was_replaced()
+    pin = source.open_pin()
+    begin_read(pin)
+    source.close_pin(pin)
+    source.backfill()
+    with source.write_lock(timeout_seconds=1):
+        pass
+    another_comes_and_goes()
+    assert wal.exists()
+    source.release()
+    os.close(os.open(database, os.O_RDONLY))  # the trap itself
+    another_comes_and_goes()
+    assert not wal.exists(), "the trap is gone: then SQLite has changed, and this test proves nothing any more"
