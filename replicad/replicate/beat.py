@@ -28,6 +28,11 @@ _BACKFILL_BYTES = 4 << 20
 """What a moved pin sets free is copied at once from here on: else the application's own automatic checkpoint, which
 runs within a commit, would find all of it at once."""
 
+_SETTLED_MOVES = 3
+"""Moves in a row, with nothing changing, before the pin is taken to rest. One does not tell: a checkpointer holds
+mark 0 for a moment after it has copied the last frame, and a pin that is taken just then lands on another mark, for
+which the application's RESTART would wait, with every writer behind it."""
+
 PIN_INTERVAL_SECONDS = 0.15  # SQLite's longest busy back-off sleep is 0.1 s
 
 
@@ -55,6 +60,7 @@ class Beat:
         self._clock = clock
         self._seen: Index | None = None
         self._rest: Index | None = None  # what the index said when the pin came to rest
+        self._settled = 0  # moves in a row that found nothing changed
         # What the index said when the pin was put on mark 0; None: it is on another. The first pin may be anywhere.
         self._on_zero: Index | None = capture.source.index()
         self._news_at = self._moved_at = self._room_at = clock.monotonic()
@@ -108,7 +114,8 @@ class Beat:
             return
         after = self.capture.source.index()
         self._on_zero = after if before.frames == before.backfilled else None
-        self._rest = after if after == before else None
+        self._settled = self._settled + 1 if after == before else 0
+        self._rest = after if self._settled >= _SETTLED_MOVES else None
         if (after.frames - after.backfilled) * self.capture.table.page_size >= _BACKFILL_BYTES:
             self.capture.source.backfill()
         self._moved_at = self._clock.monotonic()
@@ -126,7 +133,7 @@ class Beat:
         what = decide(wal, self._limits)
         if what is None:
             return None
-        self._rest, self._room_at = None, now
+        self._rest, self._settled, self._room_at = None, 0, now
         room = None
         if what is Checkpoint.REST:
             source.backfill()

@@ -136,7 +136,9 @@ class Boot:
     async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
         if opened is not None:
             await self.tools.threads.run(opened.source.close)
-        if not self.may_replace and await self.tools.threads.run(self.path.exists):  # an empty file too: SQLite makes it when it opens a database
+        if not self.may_replace and await self.tools.threads.run(
+            self.path.exists
+        ):  # an empty file too: SQLite makes it when it opens a database
             raise LocalDiffers(path=self.path, store=self.store.url)
         if course is Course.ASIDE:
             kept = await self.tools.threads.run(self._move_aside)

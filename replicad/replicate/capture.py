@@ -16,6 +16,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
+from replicad.errors import DatabaseUnusable
 from replicad.position import TXID, WALPosition
 from replicad.replicate.continuity import wal_position
 from replicad.replicate.firstpage import FirstPages
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from replicad.replicate.stream import TransactionStream
     from replicad.sqlite.source import Index, Source
 
+_MOST_LOOKS = 1_000  # at a WAL that is reset under every read
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
 _BULK_ROUNDS = 8  # each copies what was written during the one before
 _ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
@@ -153,7 +155,7 @@ class Capture:
 
         The bound is that of this many segments: making room may go past it, so that it need not wait for the store.
         """
-        index = self._look()
+        index, looks = self._look(), 0
         while True:
             start = self._start(index)
             if index.frames <= start:
@@ -163,6 +165,14 @@ class Capture:
             try:
                 frames = self.source.read(start + 1, min(index.frames - start, self._batch_frames()), index.salts)
             except SaltsMoved:
+                looks += 1
+                if looks > _MOST_LOOKS:
+                    raise DatabaseUnusable(
+                        path=self.source.path,
+                        expected=f"frames {start + 1} to {index.frames} of the WAL with salts {index.salts.hex()}",
+                        found=f"others, {looks} times, in a WAL of {self.source.wal.size_bytes()} bytes",
+                        hint="It is tried again; nothing was lost.",
+                    ) from None
                 index = self._look()
                 continue
             committed = frames.committed()

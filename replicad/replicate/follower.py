@@ -233,7 +233,7 @@ class Follower:
     async def _hold_session(self, opened: Opened) -> None:
         following = self.following
         compare = self._can_compare(opened)
-        session, self._capture = self._begin(opened, compare=compare)
+        session, self._capture = await self._begin(opened, compare=compare)
         self._session = session
         following.metrics.capturing = True
         try:
@@ -281,9 +281,8 @@ class Follower:
             and table.page_size == opened.source.page_size
         )
 
-    def _begin(self, opened: Opened, *, compare: bool) -> tuple[Session, Capture]:
+    async def _begin(self, opened: Opened, *, compare: bool) -> tuple[Session, Capture]:
         following, opening = self.following, opened.opening
-        settings, clock = following.settings, following.tools.clock
         table, next_txid, log = opening.table, TXID(self._last_txid + 1), self._log_since
         owed: Owed | None = None
         if opening.known is not None:
@@ -312,22 +311,29 @@ class Follower:
             checksum_before=table.checksum,
             pages_before=table.pages,
         )
-        following_wal = opened.source.is_wal
-        capture = (Capture if following_wal else ComparingCapture)(
-            opened.source,
-            Beginning(table=table, position=opening.position, header=header),
-            limits=CaptureLimits(segment_bytes=settings.segment_bytes, compression_level=settings.compression_level),
-            clock=clock,
-        )
+        beginning = Beginning(table=table, position=opening.position, header=header)
+        try:
+            beat, writer = await following.tools.threads.run(self._make_beat, opened.source, beginning)
+        except BaseException:
+            await following.tools.threads.run(opened.source.close)
+            raise
+        capture = beat.capture
         capture.last_ms = self._last_ms
         if owed is not None:
             following.ledger.oldest_pending_ms = capture.now_ms()
         following.ledger.captured = Mark(txid=TXID(next_txid - 1), ms=capture.last_ms)
-        self._look_at_writer(opened.source.last_writer())
+        self._look_at_writer(writer)
         following.log.info(events.CAPTURE_STARTED, next_txid=next_txid, pages=table.pages)
-        beat_of = Beat if following_wal else ComparingBeat
-        beat = beat_of(capture, CheckpointLimits(room_bytes=settings.checkpoint_wal_bytes), clock)
         return Session(following, beat, log=log, owed=owed), capture
+
+    def _make_beat(self, source: Source, beginning: Beginning) -> tuple[Beat, int]:
+        """Return what reads the database from here on, and the version number of the SQLite that wrote it last."""
+        settings, clock = self.following.settings, self.following.tools.clock
+        limits = CaptureLimits(segment_bytes=settings.segment_bytes, compression_level=settings.compression_level)
+        capture = (Capture if source.is_wal else ComparingCapture)(source, beginning, limits=limits, clock=clock)
+        checkpoints = CheckpointLimits(room_bytes=settings.checkpoint_wal_bytes)
+        beat = (Beat if source.is_wal else ComparingBeat)(capture, checkpoints, clock)
+        return beat, source.last_writer()
 
     def _look_at_writer(self, number: int) -> None:
         version = version_text(number)

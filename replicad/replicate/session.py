@@ -106,6 +106,7 @@ class Session:
                     break
             await self._let_frames_go()
             await following.shipper.until_back()
+            await asyncio.sleep(_RETRY_SECONDS)  # without a pin: the WAL begins again meanwhile
         following.metrics.resynchronisations[reason] += 1
         following.log.warning(events.RESYNCHRONISED, reason=reason, txid=difference.key.last)
 

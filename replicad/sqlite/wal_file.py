@@ -52,7 +52,12 @@ class WALFile:
         filled = self._fill(memoryview(buffer), frame_offset(first, page_size))
         if filled < len(buffer):  # truncated between the look and the read, which takes a reset first
             raise SaltsMoved
-        return parse_frames(memoryview(buffer), page_size=page_size, salts=salts)
+        frames = parse_frames(memoryview(buffer), page_size=page_size, salts=salts)
+        if frames.bare:  # they do not say themselves that the WAL is still the one that was looked at
+            header = self.header()
+            if header is None or header.salts != salts:
+                raise SaltsMoved
+        return frames
 
     def read_page(self, frame: int, *, page_size: int) -> bytes:
         """Return the page image of one frame that a pin protects."""

@@ -3,6 +3,11 @@
 Which frames are committed is not decided here: SQLite's shared index says so, and only those are read.
 What is checked here is that every frame carries the salts of the WAL it was looked for in, since the WAL
 may have been reset between the look at the index and the read.
+
+A committed frame may have zeros for salts and checksum. A writer that overwrites a frame of its own open transaction
+(one that did not fit its cache) leaves them out of all that it writes from there on, and fills them in when it commits
+(wal.c, iReCksum); with two versions of SQLite on one database, frames were seen that stayed so behind their commit.
+Readers go by the index and do not mind, and so it is here.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FRAME_HEADER_BYTES = 24
+_NO_SALTS = bytes(8)
 
 
 class SaltsMoved(Exception):
@@ -31,6 +37,7 @@ class Frames:
     commit_pages: Sequence[int]  # database size in pages behind a commit frame, 0 in any other
     images: Sequence[memoryview]  # views into the bytes that were read, page_size bytes each
     checksums: Sequence[bytes]  # the 8 bytes of cumulative checksum in each frame's header
+    bare: bool = False  # some frames have zeros for salts: nothing in them says which WAL they belong to
 
     def __len__(self) -> int:
         return len(self.pgnos)
@@ -62,7 +69,8 @@ def parse_frames(raw: memoryview, *, page_size: int, salts: bytes) -> Frames:
     if not raw.nbytes:
         return Frames(pgnos=(), commit_pages=(), images=(), checksums=())
     pgnos, commit_pages, found, checksums = zip(*struct.iter_unpack(f">II8s8s{page_size}x", raw), strict=True)
-    if found.count(salts) != len(found):
+    bare = found.count(salts) != len(found)
+    if bare and not set(found) <= {salts, _NO_SALTS}:
         raise SaltsMoved
     images = [raw[at : at + page_size] for at in range(FRAME_HEADER_BYTES, raw.nbytes, width)]
-    return Frames(pgnos=pgnos, commit_pages=commit_pages, images=images, checksums=checksums)
+    return Frames(pgnos=pgnos, commit_pages=commit_pages, images=images, checksums=checksums, bare=bare)

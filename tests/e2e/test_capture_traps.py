@@ -43,7 +43,7 @@ def followed(scene: Scene) -> None:
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_shrinking_and_large_transactions(scene: Scene, page_size: int) -> None:
-    """VACUUM, auto_vacuum, incremental_vacuum and transactions larger than a segment: every state is what it was (#875)."""
+    """VACUUM, auto_vacuum, incremental_vacuum, transactions larger than a segment: each state is as it was (#875)."""
     scene.daemon.environment |= SMALL
     scene.create("CREATE INDEX i ON t (v)", page_size=page_size, auto_vacuum=2)
     followed(scene)
@@ -72,7 +72,7 @@ SERIES = "(WITH RECURSIVE s(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM 
 
 
 def test_small_commits_flat_out(scene: Scene) -> None:
-    """Every one of the commits that an application makes without a pause gets a TXID of its own, and none is missing."""
+    """Each commit of an application that makes them without a pause gets a TXID of its own, and none is missing."""
     scene.create()
     followed(scene)
     numbers = iter(range(10**9))
@@ -87,7 +87,7 @@ def test_small_commits_flat_out(scene: Scene) -> None:
 
 @pytest.mark.parametrize("mode", ["FULL", "RESTART", "TRUNCATE"])
 def test_the_applications_own_checkpoints(scene: Scene, mode: str) -> None:
-    """An application that checkpoints by itself, again and again, is not held up, and each of its commits is stored (#724).
+    """An application that checkpoints by itself, again and again, is not held up, and no commit is missed (#724).
 
     Its checkpoint waits for the pin, which moves within 150 ms. Others have held up all writers for their busy timeout.
     """
@@ -235,7 +235,7 @@ def test_a_wal_as_a_crash_leaves_it(scene: Scene, crafted: object) -> None:
 
 
 def test_an_application_that_locks_exclusively(scene: Scene) -> None:
-    """A database that its application keeps for itself ends the start with an error that says so; the application goes on."""
+    """A database that its application keeps for itself is an error that says so, and the application goes on."""
     scene.create()
     scene.write("PRAGMA locking_mode=exclusive")
     scene.insert(1)
@@ -306,7 +306,7 @@ db.execute("insert into t values (500, 'anew')")
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_an_application_that_deletes_its_database_at_the_start(scene: Scene, mode: str) -> None:
-    """An application that deletes what was restored and begins anew is replicated; the good state before it is not lost.
+    """An application that deletes what was restored and begins anew is replicated; the state before is not lost.
 
     (Stratos #5832: the empty database was streamed over the good head.) Its last commit comes right before its end.
     """
@@ -328,7 +328,7 @@ def test_an_application_that_deletes_its_database_at_the_start(scene: Scene, mod
 
 
 def test_a_database_that_is_deleted(scene: Scene) -> None:
-    """A deleted database is waited for; a sync and an end in order do not wait, for there is nothing to be made durable."""
+    """A deleted database is waited for; a sync and an end in order do not wait, for there is nothing to send."""
     scene.create()
     followed(scene)
     scene.insert(1)
@@ -350,7 +350,7 @@ def test_a_database_that_is_deleted(scene: Scene) -> None:
 
 
 def test_a_database_that_is_emptied(scene: Scene) -> None:
-    """A file truncated to nothing is a database that is gone: what is made of it later is followed, as another state."""
+    """A file truncated to nothing is a database that is gone; what is made of it later is followed."""
     scene.create()
     followed(scene)
     scene.insert(*range(5), size_bytes=3000)
@@ -398,7 +398,10 @@ def small_disk(tmp_path: Path) -> Iterator[Scene]:
     """A scene whose disk is a file system of 4 MB."""
     with Scene(tmp_path) as found:
         mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(found.disk)], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(found.disk)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if mounted.returncode:
             pytest.skip(f"needs the right to mount: {mounted.stderr.strip()}")
@@ -411,7 +414,7 @@ def small_disk(tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_a_full_disk(small_disk: Scene) -> None:
-    """On a full disk the application gets SQLite's own error and nothing else; what it commits then and later is stored."""
+    """On a full disk the application gets SQLite's own error; what it commits all the same, and later, is stored."""
     scene = small_disk
     scene.create()
     followed(scene)
@@ -422,8 +425,7 @@ def test_a_full_disk(small_disk: Scene) -> None:
         while True:
             file.write(bytes(4096))
     with pytest.raises(sqlite3.OperationalError, match="full"):
-        for number in range(100, 1000):
-            scene.insert(number, size_bytes=3000)
+        scene.insert(*range(100, 1000), size_bytes=3000)
     committed = scene.rows()
     scene.daemon.sync()
     assert list(scene.states().values())[-1] == committed

@@ -1,4 +1,4 @@
-"""Starting again: on the same disk, on an empty one, after an end in order and after a crash. What is sent, and what not."""
+"""Starting again: on the same disk or an empty one, after an end in order or a crash; what is sent, and what not."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_crash_on_the_same_disk(scene: Scene, when: str) -> None:
 
 
 def test_a_crash_with_transactions_on_the_way(remote: Scene, proxy: FaultProxy) -> None:
-    """Transactions that were in the WAL alone at SIGKILL are stored one by one by the next start: continuity is proven."""
+    """Transactions that were in the WAL alone at SIGKILL are stored one by one: continuity is proven from it."""
     remote.create()
     remote.insert(*range(10), size_bytes=3000)
     remote.daemon.start(APP)
@@ -244,13 +244,15 @@ def test_a_disk_of_another_history(scene: Scene) -> None:
     scene.create("INSERT INTO t VALUES (999, 'foreign')")
     scene.daemon.start(APP)
     assert scene.rows() == list(range(12))
-    (kept,) = [file for file in scene.disk.iterdir() if "diverged" in file.name and not file.name.endswith(("-wal", "-shm"))]
+    (kept,) = [
+        file for file in scene.disk.iterdir() if "diverged" in file.name and not file.name.endswith(("-wal", "-shm"))
+    ]
     assert sqlite3.connect(kept).execute("SELECT n FROM t").fetchall() == [(999,)]
     assert scene.daemon.found("local_kept_aside")
 
 
 def test_a_sidecar_never_replaces_a_file(scene: Scene) -> None:
-    """Beside an application that may have the file open, a file of another history ends the start, and is left alone."""
+    """Beside an application that may have it open, a file of another history ends the start, and is left alone."""
     started(scene)
     scene.close()
     assert scene.daemon.stop() == 143
@@ -281,7 +283,7 @@ def test_a_sidecar_beside_an_empty_file(scene: Scene) -> None:
 
 
 def test_an_older_disk_is_brought_forward(scene: Scene) -> None:
-    """A disk that is behind, an old volume attached again, is brought forward to the head; what it has is not fetched."""
+    """An old volume attached again is brought forward to the head, and what it has already is not fetched."""
     scene.create("INSERT INTO t VALUES (-1, zeroblob(3000000))", "CREATE TABLE u (v)")
     scene.write("DELETE FROM t")
     started(scene, create=False)
@@ -304,7 +306,7 @@ def test_an_older_disk_is_brought_forward(scene: Scene) -> None:
 
 
 def test_a_disk_written_to_while_another_went_on(scene: Scene) -> None:
-    """An old disk that was written to, while the history went on elsewhere, is kept aside: its rows are not mixed in."""
+    """An old disk that was written to while the history went on elsewhere is kept aside: nothing is mixed."""
     started(scene)
     scene.close()
     assert scene.daemon.stop() == 143
@@ -326,7 +328,7 @@ def test_a_disk_written_to_while_another_went_on(scene: Scene) -> None:
 
 
 def test_a_redeploy_in_the_middle_of_a_multi_page_database(scene: Scene) -> None:
-    """Ten redeploys of a database of a few megabytes end with the rows of all, one line of history, and one snapshot."""
+    """Several redeploys end with the rows of all of them, on one line of history, with one snapshot."""
     scene.create(page_size=1024)
     scene.insert(*range(100), size_bytes=20_000)
     expected = list(range(100))

@@ -56,7 +56,7 @@ def test_a_stop_signal_reaches_the_application_once(scene: Scene, signum: signal
 
 
 def test_a_second_signal_kills(scene: Scene) -> None:
-    """An application that will not stop is killed by the second signal; what it had committed is stored all the same."""
+    """An application that will not stop is killed by the second signal; what it had committed is stored."""
     start(scene, "pass")
     scene.daemon.send(signal.SIGTERM)
     wait_until(lambda: scene.rows("SELECT v FROM t ORDER BY n") == ["up", int(signal.SIGTERM)])
@@ -100,7 +100,7 @@ def test_a_signal_while_the_bucket_is_waited_for(remote: Scene, proxy: FaultProx
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_restore(remote: Scene, proxy: FaultProxy, signum: signal.Signals) -> None:
-    """A signal during the restore leaves nothing on the disk that could be taken for a database; the next start does all."""
+    """A signal during the restore leaves nothing on the disk, and the next start does it all."""
     remote.create()
     remote.insert(*range(10), size_bytes=3000)
     remote.close()
@@ -124,7 +124,9 @@ def test_a_signal_during_restore(remote: Scene, proxy: FaultProxy, signum: signa
 def test_a_signal_during_a_hook(scene: Scene) -> None:
     """SIGTERM during a hook ends the hook and all it started, and the application is not; its commits are stored."""
     scene.create()
-    commit = "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute('insert into t values (1, 0)')"
+    commit = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).execute('insert into t values (1, 0)')"
+    )
     note = scene.folder / "pid"
     scene.daemon.environment["REPLICAD_BEFORE_START"] = (
         f"{shlex.join([sys.executable, '-S', '-c', commit, str(scene.database)])}; sleep 100 & echo $! > {note}; wait"
@@ -138,7 +140,7 @@ def test_a_signal_during_a_hook(scene: Scene) -> None:
 
 
 def test_a_signal_during_the_first_snapshot(remote: Scene, proxy: FaultProxy) -> None:
-    """SIGTERM while the first snapshot is being sent waits for it, within flush_timeout: nothing would be restorable."""
+    """SIGTERM while the first snapshot is being sent waits for it: without it nothing could be restored."""
     remote.create()
     rule = Rule(method="PUT", path="/chunks/", latency_seconds=1.0, times=1)
     proxy.rules.append(rule)

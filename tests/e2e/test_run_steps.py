@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.fault_proxy import Cut, Rule
+from tests.support.fault_proxy import Rule
 from tests.support.scene import kind, rows_of
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.fault_proxy import FaultProxy
     from tests.support.scene import Scene
 
@@ -41,23 +39,24 @@ def hook(scene: Scene, script: str) -> str:
 
 
 def test_the_steps_come_in_order(scene: Scene) -> None:
-    """Restore, on_first_start when there is neither backup nor file, before_start, capture, application: at each start."""
+    """Restore, on_first_start when there is neither backup nor file, before_start, application: at each start."""
     trace = scene.folder / "trace"
     count = "db.execute('select count(*) from t').fetchone()[0]"
     say = f"print({{}}, {count}, os.path.exists({str(scene.daemon.ready_file)!r}), file=open({str(trace)!r}, 'a'))"
     scene.daemon.environment["REPLICAD_ON_FIRST_START"] = hook(
         scene,
-        "db.execute('pragma journal_mode=wal'); db.execute('create table t (n integer primary key, v)'); " + say.format("'first'"),
+        "db.execute('pragma journal_mode=wal'); db.execute('create table t (n integer primary key, v)'); "
+        + say.format("'first'"),
     )
     scene.daemon.environment["REPLICAD_BEFORE_START"] = hook(
         scene, say.format("'before'") + "; db.execute('insert into t (v) values (?)', ('hook',))"
     )
     command = app(scene, say.format("'app'") + "; db.execute('insert into t (v) values (?)', ('app',)); sys.exit(3)")
-    for _ in ("on an empty disk without a backup", "on the same disk", "on an empty disk"):
+    for disk in ("empty, and no backup", "the same", "empty"):
+        if disk == "empty":
+            scene.lose_disk()
         scene.daemon.launch(command)
         assert scene.daemon.wait() == 3
-        if "same" in _:
-            scene.lose_disk()
     lines = [line.split() for line in trace.read_text().splitlines()]
     assert [(step, int(rows)) for step, rows, _ in lines] == [
         ("first", 0),
@@ -99,7 +98,9 @@ def test_migrations_are_transactions(scene: Scene) -> None:
 def test_a_failed_hook_stops_the_start(scene: Scene) -> None:
     """A hook that fails ends the run with a clear error before the application starts; what it committed is stored."""
     scene.create()
-    scene.daemon.environment["REPLICAD_BEFORE_START"] = hook(scene, "db.execute('insert into t values (1, 0)'); sys.exit(9)")
+    scene.daemon.environment["REPLICAD_BEFORE_START"] = hook(
+        scene, "db.execute('insert into t values (1, 0)'); sys.exit(9)"
+    )
     started = scene.folder / "started"
     scene.daemon.launch(["touch", str(started)])
     assert scene.daemon.wait() == 1
@@ -196,8 +197,8 @@ def test_a_final_flush_into_a_dead_bucket(remote: Scene, proxy: FaultProxy) -> N
     """
     remote.create()
     remote.daemon.environment["REPLICAD_FLUSH_TIMEOUT"] = "1s"
-    remote.daemon.start([*PYTHON, "import sys; sys.stdin.read(); sys.exit(0)"])  # ends at once, standard input is empty
-    remote.daemon.wait()
+    remote.daemon.launch(["true"])
+    assert remote.daemon.wait() == 0
     before = remote.keys("segment")
     remote.daemon.launch(["sleep", "60"])
     remote.daemon.until("ready")
@@ -349,7 +350,7 @@ def test_a_claim_that_another_made_first(remote: Scene, proxy: FaultProxy) -> No
     remote.create()
     remote.daemon.launch(["true"])
     assert remote.daemon.wait() == 0
-    # The listing of claims is held until another instance has made the claim that this one would make.
+    # The claim is held on its way until another instance has made the same one.
     other = remote.folder / "other"
     other.mkdir()
     rule = Rule(method="PUT", path="/claims/", latency_seconds=3.0, times=1)
@@ -361,12 +362,12 @@ def test_a_claim_that_another_made_first(remote: Scene, proxy: FaultProxy) -> No
         "REPLICAD_CONTROL_SOCKET": str(other / "control.sock"),
         "REPLICAD_READY_FILE": str(other / "ready"),
     }
-    subprocess.run([sys.executable, "-m", "replicad", "run", "--", "true"], env=environment, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "replicad", "run", "--", "true"],
+        env=environment,
+        check=True,
+        timeout=60,
+        stderr=subprocess.DEVNULL,
+    )
     assert remote.daemon.wait() == 11
     assert "was claimed by" in remote.daemon.lines()
-    _ = Cut
-
-
-def path_of(scene: Scene) -> Path:
-    """Return the database's path."""
-    return scene.database

@@ -1,8 +1,8 @@
 """The real daemon in a process of its own, and the few requests that tests make of it.
 
-    daemon = DaemonProcess(database, replica_url, folder)
-    daemon.start()                       # a sidecar; or daemon.start(command): the parent of an application
-    daemon.sync(); daemon.kill(); daemon.start(); daemon.stop()
+daemon = DaemonProcess(database, replica_url, folder)
+daemon.start()                       # a sidecar; or daemon.start(command): the parent of an application
+daemon.sync(); daemon.kill(); daemon.start(); daemon.stop()
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.support.moto_server import CREDENTIALS
 from tests.support.waiting import wait_until
@@ -117,9 +117,7 @@ class DaemonProcess:
         """Have a snapshot stored; return its transaction."""
         return int(self.request("POST", "/snapshot")["databases"][0]["txid"])
 
-    def request(
-        self, method: str, path: str, *, timeout_seconds: float = _REQUEST_SECONDS
-    ) -> dict[str, list[dict[str, object]]]:
+    def request(self, method: str, path: str, *, timeout_seconds: float = _REQUEST_SECONDS) -> dict[str, Any]:
         """Make a request over the control socket; return its answer, which must not be an error.
 
         Raises:
@@ -132,7 +130,7 @@ class DaemonProcess:
             connection.sock.connect(str(self.socket))
             connection.request(method, path)
             response = connection.getresponse()
-            answer: dict[str, list[dict[str, object]]] = json.loads(response.read())
+            answer: dict[str, Any] = json.loads(response.read())
             assert response.status == http.HTTPStatus.OK, answer
             return answer
         finally:
@@ -156,9 +154,10 @@ class DaemonProcess:
         """Wait until the present life has logged an event with these fields so many times; return the last line."""
         return wait_until(lambda: self.found(event, **fields)[count - 1 :], _EVENT_SECONDS)[-1]
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Return what it says of its database."""
-        return self.request("GET", "/status")["databases"][0]
+        found: dict[str, Any] = self.request("GET", "/status")["databases"][0]
+        return found
 
     def _is_ready(self) -> bool:
         assert self._process is not None

@@ -24,7 +24,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.support.daemon import DaemonProcess
 from tests.support.oracle import StoredHistory, image_of, read_folder
@@ -72,13 +72,13 @@ class Scene:
         self.daemon = DaemonProcess(self.database, self.replica, folder, {"sync_interval": "20ms", **(settings or {})})
         self._connection: sqlite3.Connection | None = None
 
-    def __enter__(self) -> Scene:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         self.kill()
-        if failure[0] is not None and self.daemon.log.exists():
+        if self.daemon.log.exists():
             print(self.daemon.log.read_text()[-20_000:])  # noqa: T201 - pytest shows it when the test fails
 
     # --- the application's side --------------------------------------------------------------------
@@ -166,12 +166,14 @@ class Scene:
         image = image_of(self.database)
         assert len(state.image) == len(image)
         size = state.page_size
-        differing = [at // size + 1 for at in range(0, len(image), size) if state.image[at : at + size] != image[at : at + size]]
+        differing = [
+            at // size + 1 for at in range(0, len(image), size) if state.image[at : at + size] != image[at : at + size]
+        ]
         assert not differing, f"pages differ: {differing}"
         return txid
 
     def states(self, query: str = "SELECT n FROM t ORDER BY n") -> dict[int, list[Any]]:
-        """Return what the query finds in every state that can be restored, by transaction; None where it cannot be asked."""
+        """Return what a query finds in each state that can be restored, by transaction; None: it cannot be asked."""
         return {txid: ask(bytes(state.image), query) for txid, state in self.history().states()}
 
     def restore(self, *arguments: str, into: str = "restored.db") -> Path:

@@ -25,7 +25,7 @@ def test_nothing_here() -> None:
 
 
 def test_a_proven_file_goes_on() -> None:
-    """A file that is the head, or leads on from it by its WAL, is gone on with, whatever its state file says or lacks."""
+    """A file that is the head, or leads on from it by its WAL, is gone on with, whatever its state file says."""
     assert decide(replace(LOCAL, proven=True), HEAD) is Course.GO_ON
     assert decide(replace(LOCAL, proven=True, same_database=False), HEAD) is Course.GO_ON
 

@@ -56,7 +56,7 @@ def test_the_space_of_a_burst_is_given_back() -> None:
 def test_a_wal_is_shortened_only_at_rest(
     frames: int, copied: int, file_bytes: int, idle_seconds: float, since_room_seconds: float
 ) -> None:
-    """Whatever is measured: SHRINK only when all is copied and nobody writes, ROOM only above the limit, none too soon."""
+    """Whatever is measured: SHRINK only when all is copied and nobody writes, ROOM only above the limit."""
     state = WALState(
         frames=frames,
         backfilled=min(frames, copied),

@@ -15,7 +15,7 @@ def since(segments: int, stored_bytes: int, seconds: float = 0.0) -> LogSince:
 
 
 def test_a_log_that_outweighs_the_database() -> None:
-    """A snapshot is due when the log is larger than the database is as stored: a restore reads at most about twice that."""
+    """A snapshot is due when the log outweighs the database as stored: a restore reads about twice that at most."""
     assert due(since(10, GIB), snapshot_stored_bytes=GIB, limits=DAY) is None
     assert due(since(10, GIB + 1), snapshot_stored_bytes=GIB, limits=DAY) == "log_outweighs_snapshot"
     half = SnapshotLimits(interval_seconds=86_400, log_ratio=0.5)

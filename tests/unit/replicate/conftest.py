@@ -33,14 +33,20 @@ if TYPE_CHECKING:
     from replicad.replicate.follower import Follower
 
 
+_START_SECONDS = 20.0
+
+
 class Gate(FaultyStore):
     """A store of which one kind of request can be kept away."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore())
         self.shut: tuple[str, str] | None = None  # verb, and what the key contains
+        self.defective = False  # raises what no store may raise
 
     async def _begin(self, verb: str, key: str, special: tuple[str, ...]) -> str:
+        if self.defective:
+            raise ZeroDivisionError
         if self.shut is not None and verb == self.shut[0] and self.shut[1] in key:
             self.calls.append(Call(verb=verb, key=key, fault="shut"))
             self._unreached(verb, key, "no connection", sent=False)
@@ -118,7 +124,8 @@ class Stage:
         followed = await self.boot()
         self._task = asyncio.create_task(followed.follower.run())
         if followed.booted.opened is not None:
-            await followed.follower.until_capturing()
+            async with asyncio.timeout(_START_SECONDS):
+                await followed.follower.until_capturing()
 
     async def stop(self) -> None:
         """Stop following, as a crash does: nothing is flushed and no end stored."""
@@ -159,7 +166,11 @@ class Stage:
     async def check_newest(self) -> int:
         """Hold the newest stored state against the database; return its transaction."""
         txid, state = StoredHistory(await self.objects()).newest()
-        assert bytes(state.image) == self.connection.serialize("main")
+        connection = apsw.Connection(str(self.path))  # a new one: in a cache, pages of the free list can be others
+        try:
+            assert bytes(state.image) == connection.serialize("main")
+        finally:
+            connection.close()
         return txid
 
 
@@ -192,3 +203,5 @@ async def stage(tmp_path: Path, tools: Tools, lines: list[MutableMapping[str, An
     yield found
     await found.stop()
     found.close()
+    for line in lines:
+        print(line)  # noqa: T201 - pytest shows it when the test fails

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import apsw
 import pytest
@@ -48,7 +48,7 @@ class Application:
         """Close the connection in order, by the end of the process."""
         self._process.communicate(timeout=10)
 
-    def __enter__(self) -> Application:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,7 +57,7 @@ class Application:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A closed database in WAL mode with a table `t (n INTEGER PRIMARY KEY, v)` and three rows; no WAL stands beside it."""
+    """A closed database in WAL mode, with a table `t (n INTEGER PRIMARY KEY, v)` of three rows and no WAL."""
     path = tmp_path / "app.db"
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "wal")

@@ -119,5 +119,5 @@ def test_conversion_beside_a_busy_application(tmp_path: Path) -> None:
 )
 def test_errors_of_sqlite_are_translated(raised: type[apsw.Error], expected: type[Exception]) -> None:
     """Whatever SQLite raises becomes the error that says what can be done, with the path in it."""
-    with pytest.raises(expected, match="/somewhere/app.db"), translated(Path("/somewhere/app.db")):
+    with pytest.raises(expected, match=r"/somewhere/app\.db"), translated(Path("/somewhere/app.db")):
         raise raised

@@ -1,0 +1,265 @@
+"""The rhythm of one capture: when the pin moves, when room is made, and when all is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import apsw
+import pytest
+
+from replicad.plan.checkpoint import CheckpointLimits
+from replicad.position import TXID, Epoch
+from replicad.replicate.beat import PIN_INTERVAL_SECONDS, Beat, Round
+from replicad.replicate.capture import Beginning, Capture, CaptureLimits, Reached
+from replicad.replicate.continuity import open_at
+from replicad.segment import SegmentHeader
+from replicad.sqlite.source import Source
+from tests.support.clock import ManualClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOM_BYTES = 256 << 10
+SEGMENT_BYTES = 1 << 20
+FRAME_BYTES = 4096 + 24
+
+
+class Rhythm:
+    """A beat over a database, on a clock that the test moves, and the application's connection."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer = apsw.Connection(str(path))
+        self.writer.pragma("journal_mode", "wal")
+        self.writer.pragma("wal_autocheckpoint", 0)
+        self.writer.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
+        self.source = Source(path)
+        opening = open_at(self.source, [])
+        self.clock = ManualClock()
+        header = SegmentHeader(
+            database_id="db",
+            epoch=Epoch(1),
+            page_size=4096,
+            first_txid=TXID(1),
+            checksum_before=opening.table.checksum,
+            pages_before=opening.table.pages,
+        )
+        self.capture = Capture(
+            self.source,
+            Beginning(table=opening.table, position=opening.position, header=header),
+            limits=CaptureLimits(segment_bytes=SEGMENT_BYTES, compression_level=1),
+            clock=self.clock,
+        )
+        self.beat = Beat(self.capture, CheckpointLimits(room_bytes=ROOM_BYTES), self.clock)
+
+    def insert(self, count: int = 1, size_bytes: int = 100) -> None:
+        """Commit rows, each by itself."""
+        for _ in range(count):
+            self.writer.execute("INSERT INTO t VALUES (NULL, randomblob(?))", (size_bytes,))
+
+    def round(self, after_seconds: float = PIN_INTERVAL_SECONDS, *, may_move: bool = True, keep: bool = False) -> Round:
+        """Let time go by, and do a round; what was read is taken away."""
+        self.clock.advance(after_seconds)
+        found = self.beat.round(may_move=may_move, keep=keep)
+        if self.capture.open_segment is not None:
+            self.capture.seal()
+        return found
+
+    def until_rest(self) -> None:
+        """Do rounds until everything is copied and the pin stands still."""
+        for _ in range(20):
+            if self.round(1.1).at_rest and self.index() == (self.source.index().frames,) * 2:
+                return
+        pytest.fail("it does not come to rest")
+
+    def index(self) -> tuple[int, int]:
+        """Return how many frames there are, and how many of them are copied."""
+        found = self.source.index()
+        return found.frames, found.backfilled
+
+    def checkpoint(self, mode: int) -> bool:
+        """Checkpoint as an application does, without waiting; return whether it got through."""
+        try:
+            frames, copied = self.writer.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            return False
+        return frames == copied
+
+    def salts(self) -> bytes:
+        """Return the salts of the WAL."""
+        return self.source.index().salts
+
+    def close(self) -> None:
+        """Close both."""
+        self.source.close()
+        self.writer.close()
+
+
+@pytest.fixture
+def rhythm(tmp_path: Path) -> Iterator[Rhythm]:
+    """A beat that has not begun."""
+    found = Rhythm(tmp_path / "app.db")
+    yield found
+    found.close()
+
+
+def test_a_round_says_what_it_found(rhythm: Rhythm) -> None:
+    """News, what is unread and how long the WAL is; without a commit since the last one, none."""
+    rhythm.round()
+    rhythm.insert(3)
+    found = rhythm.round()
+    assert found.news
+    assert found.reached is Reached.END
+    assert found.unread_bytes == 0
+    assert found.wal_bytes == rhythm.source.index().frames * FRAME_BYTES
+    assert not rhythm.round(0.001).news
+    assert not found.replaced
+
+
+def test_the_pin_moves_at_most_every_150_ms(rhythm: Rhythm) -> None:
+    """An application's checkpoint that waits for the pin's mark gets through after one move, and is not starved.
+
+    Moved at each look, the pin hops back onto the mark that is waited for; stalls of 10 s were measured.
+    """
+    rhythm.insert(5)
+    rhythm.round()
+    rhythm.insert(5)
+    rhythm.round(0.001)
+    stood = [rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)]
+    for _ in range(10):
+        rhythm.round(0.01)
+        stood.append(rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE))
+    assert not any(stood), "the pin moved too soon"
+    rhythm.round(PIN_INTERVAL_SECONDS)
+    assert rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+@pytest.mark.parametrize("mode", [apsw.SQLITE_CHECKPOINT_RESTART, apsw.SQLITE_CHECKPOINT_TRUNCATE])
+def test_the_pin_comes_to_rest(rhythm: Rhythm, mode: int) -> None:
+    """Within a few moves after the last commit, an application's RESTART or TRUNCATE succeeds at once."""
+    rhythm.insert(5)
+    for _ in range(4):
+        rhythm.round(PIN_INTERVAL_SECONDS)
+        if rhythm.checkpoint(mode):
+            return
+    pytest.fail("the application's checkpoint does not get through")
+
+
+def test_room_is_made_at_the_limit(rhythm: Rhythm) -> None:
+    """Past the limit the next writer begins the WAL anew, and not a frame is lost by it."""
+    rhythm.round()
+    commits = 0
+    salts = rhythm.salts()
+    while rhythm.salts() == salts and commits < 1000:
+        rhythm.insert(10, 3000)
+        commits += 10
+        done = rhythm.round().room
+    assert rhythm.salts() != salts
+    assert commits * FRAME_BYTES < 4 * ROOM_BYTES
+    rhythm.round()
+    assert rhythm.capture.next_txid == 1 + commits
+    del done
+
+
+def test_no_room_while_the_wal_is_the_queue(rhythm: Rhythm) -> None:
+    """While it is kept, the WAL does not begin anew, however long it is and however long nobody writes."""
+    rhythm.round()
+    rhythm.insert(1)
+    rhythm.round()
+    salts = rhythm.salts()
+    for _ in range(20):
+        rhythm.insert(20, 3000)
+        assert rhythm.round(1.1, keep=True).room is None
+        rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+    assert rhythm.salts() == salts
+
+
+def test_a_borrowed_pin_does_not_move(rhythm: Rhythm) -> None:
+    """While the pin holds a state still for a snapshot, no frame behind it is copied, whatever happens."""
+    rhythm.insert(3)
+    rhythm.round()
+    rhythm.insert(3)
+    copied = []
+    for _ in range(5):
+        assert rhythm.round(1.1, may_move=False).at_rest
+        rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        copied.append(rhythm.index()[1])
+        rhythm.insert(1)
+    assert len(set(copied)) == 1
+
+
+def test_a_full_segment_keeps_the_pin(rhythm: Rhythm) -> None:
+    """Frames that do not fit into memory stay where they are until there is room for them."""
+    rhythm.round()
+    rhythm.insert(400, 3000)
+    rhythm.clock.advance(1)
+    found = rhythm.beat.round(may_move=True, keep=False)
+    assert found.reached is Reached.FULL
+    assert found.unread_bytes > 0
+    rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    before = rhythm.capture.next_txid
+    rhythm.capture.seal()
+    while rhythm.round().reached is not Reached.END:
+        pass
+    assert rhythm.capture.next_txid == 401
+    assert before < 401
+
+
+def test_an_idle_database_is_copied(rhythm: Rhythm) -> None:
+    """When nobody writes any more, everything is copied and the pin is on mark 0, with nothing left to do."""
+    rhythm.insert(5)
+    rhythm.until_rest()
+    before = Path(f"{rhythm.path}-wal").stat().st_mtime_ns
+    for _ in range(5):
+        assert rhythm.round(1.1).at_rest
+    assert Path(f"{rhythm.path}-wal").stat().st_mtime_ns == before
+
+
+def test_the_space_of_a_burst_is_given_back(rhythm: Rhythm) -> None:
+    """After a burst that made the WAL long, its disk space is given back once all is at rest."""
+    rhythm.round()
+    rhythm.insert(600, 3000)
+    while rhythm.round(0.01, keep=True).reached is not Reached.END:
+        pass
+    assert Path(f"{rhythm.path}-wal").stat().st_size > 4 * ROOM_BYTES
+    for _ in range(10):
+        rhythm.round(1.1)
+    assert Path(f"{rhythm.path}-wal").stat().st_size == 0
+    rhythm.insert(1)
+    rhythm.round()
+    assert rhythm.capture.next_txid == 602
+
+
+def test_a_replaced_file_is_noticed_at_once(rhythm: Rhythm, tmp_path: Path) -> None:
+    """Another file at the path is seen by the next look, not by the next move of the pin."""
+    rhythm.insert(1)
+    rhythm.round()
+    assert not rhythm.round(0.001).replaced
+    rhythm.path.rename(tmp_path / "aside")
+    assert rhythm.round(0.001).replaced
+
+
+def test_a_file_written_to_past_sqlite_is_noticed(rhythm: Rhythm) -> None:
+    """`cp` over the database keeps its inode; what stands in page 1 then is none of the states that were committed."""
+    rhythm.insert(5)
+    rhythm.until_rest()
+    rhythm.insert(5)
+    assert not rhythm.round().replaced
+    raw = bytearray(rhythm.path.read_bytes())
+    raw[60:64] = b"mine"  # the user version
+    with rhythm.path.open("r+b") as file:
+        file.write(raw)
+    assert rhythm.round().replaced
+
+
+def test_checkpoints_never_look_like_a_replaced_file(rhythm: Rhythm) -> None:
+    """Whatever of the WAL is copied into the file when, by whomever, it is the same database."""
+    for number in range(60):
+        rhythm.writer.execute(f"CREATE TABLE u{number} (n)")  # each changes page 1
+        if number % 3 == 0:
+            rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        assert not rhythm.round(0.05 * (number % 5)).replaced
+        if number % 7 == 0:
+            rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        assert not rhythm.round(0.001).replaced

@@ -1,0 +1,219 @@
+"""A file, or none, and a history, or none: how the two come together at the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replicad.errors import Damaged, LocalDiffers, StoreUnreachable
+from replicad.layout import start_key
+from replicad.ownership.records import decode_start
+from replicad.position import Epoch
+from replicad.replicate.continuity import Continuity
+from replicad.replicate.state_file import state_path
+from tests.support.faulty_store import Faults
+from tests.support.scene import rows_of
+
+if TYPE_CHECKING:
+    from tests.unit.replicate.conftest import Stage
+
+COMPANIONS = ("", "-wal", "-shm", "-replicad")
+
+
+async def stored(stage: Stage) -> int:
+    """Leave a history of a snapshot and two transactions, and the disk it came from; return the last TXID."""
+    stage.insert(0)
+    await stage.start()
+    await stage.until("snapshot_stored")
+    stage.insert(1, 2)
+    txid = await stage.sync()
+    await stage.stop()
+    return txid
+
+
+def lose_disk(stage: Stage, *companions: str) -> None:
+    """Delete the database and what stands beside it, or some of that."""
+    stage.close()
+    for end in companions or COMPANIONS:
+        Path(f"{stage.path}{end}").unlink(missing_ok=True)
+
+
+async def start_of(stage: Stage, epoch: int) -> tuple[int, int, str]:
+    """Return from which epoch and transaction an epoch continues, and the database's id."""
+    key = start_key(Epoch(epoch))
+    start = decode_start(await stage.store.get(key), what=key)
+    return start.parent_epoch, start.parent_txid, start.database_id
+
+
+async def test_neither_file_nor_history(stage: Stage) -> None:
+    """A first start: an epoch without a parent, and nothing to open."""
+    booted = (await stage.boot()).booted
+    assert booted.first_start
+    assert (booted.opened, booted.restored, list(booted.stored.known)) == (None, None, [])
+    assert (await start_of(stage, 1))[:2] == (0, 0)
+
+
+async def test_a_file_without_a_history(stage: Stage) -> None:
+    """A file that is there is no first start; it will begin the history."""
+    stage.insert(0)
+    booted = (await stage.boot()).booted
+    assert not booted.first_start
+    assert booted.opened is not None
+    assert booted.opened.opening.continuity is Continuity.LOST
+
+
+async def test_an_empty_file_without_a_history(stage: Stage) -> None:
+    """An empty file, as SQLite makes it at the first open, is no database yet: it is a first start."""
+    stage.path.touch()
+    booted = (await stage.boot()).booted
+    assert booted.first_start
+    assert booted.opened is None
+
+
+async def test_a_history_without_a_file(stage: Stage) -> None:
+    """The head is restored and followed on: the next epoch begins at the last transaction, of the same database."""
+    txid = await stored(stage)
+    lose_disk(stage)
+    booted = (await stage.boot()).booted
+    assert booted.restored is not None
+    assert booted.opened is not None
+    assert booted.opened.opening.continuity is Continuity.SAME
+    assert (await start_of(stage, 2)) == (1, txid, (await start_of(stage, 1))[2])
+    assert rows_of(stage.path) == [0, 1, 2]
+
+
+async def test_the_same_disk(stage: Stage) -> None:
+    """A disk that is where the history is goes on in its own epoch, and nothing is stored."""
+    await stored(stage)
+    before = await stage.objects()
+    booted = (await stage.boot()).booted
+    assert (booted.lineage.epoch, booted.restored) == (1, None)
+    assert await stage.objects() == before
+
+
+async def test_a_lost_state_file(stage: Stage) -> None:
+    """Without the state file a database that is the head is still known as such; the next epoch begins there."""
+    txid = await stored(stage)
+    lose_disk(stage, "-replicad")
+    booted = (await stage.boot()).booted
+    assert booted.restored is None
+    assert booted.opened is not None
+    assert booted.opened.opening.continuity is Continuity.SAME
+    assert (await start_of(stage, 2))[:2] == (1, txid)
+
+
+async def test_a_state_file_without_its_database(stage: Stage) -> None:
+    """A state file that was left behind alone decides nothing: the head is restored."""
+    await stored(stage)
+    lose_disk(stage, "", "-wal", "-shm")
+    booted = (await stage.boot()).booted
+    assert booted.restored is not None
+    assert rows_of(stage.path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b'{"version": 99}', b"\xff\xfe"])
+async def test_a_state_file_that_cannot_be_read(stage: Stage, content: bytes) -> None:
+    """Whatever stands in the state file, it is a hint that is believed when the rest agrees, or none."""
+    await stored(stage)
+    state_path(stage.path).write_bytes(content)
+    booted = (await stage.boot()).booted
+    assert booted.opened is not None
+    assert booted.opened.opening.continuity is Continuity.SAME
+
+
+async def test_another_database_at_the_path(stage: Stage) -> None:
+    """A file of another history is kept under a new name, with all that belongs to it, and the head restored."""
+    await stored(stage)
+    lose_disk(stage)
+    stage.connection.execute("CREATE TABLE other (n)")
+    stage.insert(99)
+    stage.close()
+    booted = (await stage.boot()).booted
+    assert booted.restored is not None
+    kept = [Path(str(line["kept_as"])) for line in stage.found("local_kept_aside")]
+    assert len(kept) == 1
+    assert rows_of(kept[0]) == [99]
+    assert rows_of(stage.path) == [0, 1, 2]
+
+
+async def test_no_file_is_replaced_beside_an_application(stage: Stage) -> None:
+    """Where an application may have the file open, a file that would have to be replaced is an error."""
+    await stored(stage)
+    lose_disk(stage)
+    stage.insert(99)
+    with pytest.raises(LocalDiffers):
+        await stage.boot(may_replace=False)
+    assert stage.connection.execute("SELECT n FROM t").fetchall() == [(99,)]
+    lose_disk(stage)
+    stage.path.touch()
+    with pytest.raises(LocalDiffers):
+        await stage.boot(may_replace=False)
+    stage.path.unlink()
+    assert (await stage.boot(may_replace=False)).booted.restored is not None
+
+
+async def test_written_to_while_nobody_looked(stage: Stage) -> None:
+    """What the application committed and checkpointed without us is neither lost nor kept aside: it is to be stored."""
+    txid = await stored(stage)
+    stage.insert(7)
+    stage.connection.wal_checkpoint(mode=3)
+    booted = (await stage.boot()).booted
+    assert booted.restored is None
+    assert booted.opened is not None
+    assert booted.opened.opening.continuity is Continuity.LOST
+    assert not stage.found("local_kept_aside")
+    assert booted.lineage.epoch == 1
+    assert [known.position.txid for known in booted.stored.known] == [txid]
+
+
+async def test_an_unreachable_store_decides_nothing(stage: Stage) -> None:
+    """When the store fails anywhere on the way, the file stays as it is, and a later start does it all."""
+    await stored(stage)
+    lose_disk(stage)
+    stage.insert(99)
+    stage.close()
+    before = stage.path.read_bytes()
+    failed = 0
+    for seed in range(30):
+        stage.store.faults = Faults(unavailable=0.4)
+        stage.store._dice.seed(seed)
+        try:
+            await stage.boot()
+        except StoreUnreachable:
+            failed += 1
+        else:
+            break
+        kept = [*stage.path.parent.glob("app.db.diverged-*[0-9]")]
+        assert stage.path.exists() or kept
+        assert (stage.path if stage.path.exists() else kept[0]).read_bytes() == before
+    assert failed
+    stage.store.faults = Faults()
+    assert (await stage.boot()).booted.opened is not None
+    assert rows_of(stage.path) == [0, 1, 2]
+
+
+async def test_a_crash_between_claim_and_start(stage: Stage) -> None:
+    """An epoch that was claimed and never begun is no break in the line: the next one continues from the one before."""
+    txid = await stored(stage)
+    lose_disk(stage)
+    stage.store.shut = ("put", "start.json")
+    with pytest.raises(StoreUnreachable):
+        await stage.boot()
+    stage.store.shut = None
+    lose_disk(stage)
+    booted = (await stage.boot()).booted
+    assert booted.lineage.epoch == 3
+    assert (await start_of(stage, 3))[:2] == (1, txid)
+
+
+async def test_a_damaged_head(stage: Stage) -> None:
+    """A history whose newest object cannot be read is an error, and never taken for an older state or for none."""
+    await stored(stage)
+    newest = max(key for key in await stage.objects() if key.endswith(".seg"))
+    await stage.store.store.put(newest, b"nonsense" * 100)
+    lose_disk(stage)
+    with pytest.raises(Damaged, match="seg"):
+        await stage.boot()
+    assert not stage.path.exists()
