@@ -76,7 +76,7 @@ def test_small_commits_flat_out(scene: Scene) -> None:
     scene.create()
     followed(scene)
     numbers = iter(range(10**9))
-    connection, deadline = scene.connection, time.monotonic() + 2
+    connection, deadline = scene.connection, time.monotonic() + 1
     while time.monotonic() < deadline:
         for _ in range(100):
             connection.execute("INSERT INTO t VALUES (?, 'small')", (next(numbers),))
@@ -95,7 +95,7 @@ def test_the_applications_own_checkpoints(scene: Scene, mode: str) -> None:
     followed(scene)
     longest: list[float] = []
     number = 0
-    deadline = time.monotonic() + 1.5
+    deadline = time.monotonic() + 0.8
     while time.monotonic() < deadline:
         for _ in range(20):
             number += 1

@@ -65,7 +65,7 @@ def test_a_redeploy_after_a_crash_and_a_lost_disk(scene: Scene) -> None:
     assert scene.daemon.sync() == 4
 
 
-@pytest.mark.parametrize("when", ["after the snapshot", "after a segment", "after a restore"])
+@pytest.mark.parametrize("when", ["after the snapshot", "after a restore"])
 def test_a_crash_on_the_same_disk(scene: Scene, when: str) -> None:
     """After SIGKILL of everything, a restart that proves continuity stores nothing at all: the listings are equal."""
     if when == "after the snapshot":
@@ -75,7 +75,6 @@ def test_a_crash_on_the_same_disk(scene: Scene, when: str) -> None:
         wait_until((scene.disk / "app.db-replicad").exists)
     else:
         started(scene)
-    if when == "after a restore":
         scene.kill()
         scene.lose_disk()
         scene.daemon.start(APP)
@@ -332,7 +331,7 @@ def test_a_redeploy_in_the_middle_of_a_multi_page_database(scene: Scene) -> None
     scene.create(page_size=1024)
     scene.insert(*range(100), size_bytes=20_000)
     expected = list(range(100))
-    for deploy in range(4):
+    for deploy in range(3):
         scene.daemon.start(APP)
         scene.insert(1000 + deploy, size_bytes=20_000)
         expected.append(1000 + deploy)
@@ -342,4 +341,4 @@ def test_a_redeploy_in_the_middle_of_a_multi_page_database(scene: Scene) -> None
     scene.daemon.start(APP)
     assert scene.rows() == expected
     assert len(scene.keys("snapshot")) == 1
-    assert scene.check_newest() == 5
+    assert scene.check_newest() == 4

@@ -353,7 +353,7 @@ def test_a_claim_that_another_made_first(remote: Scene, proxy: FaultProxy) -> No
     # The claim is held on its way until another instance has made the same one.
     other = remote.folder / "other"
     other.mkdir()
-    rule = Rule(method="PUT", path="/claims/", latency_seconds=3.0, times=1)
+    rule = Rule(method="PUT", path="/claims/", latency_seconds=2.0, times=1)
     proxy.rules.append(rule)
     remote.daemon.launch(["true"])
     wait_until(lambda: rule.matched)

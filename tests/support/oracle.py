@@ -98,9 +98,12 @@ class StoredHistory:
                 last = index.last_txid if stretch.until is None else min(index.last_txid, stretch.until)
                 if index.header.first_txid <= last:
                     self._segments.append((index, key, last))
-            elif manifest is not None and (stretch := stretches.get(manifest.epoch)) is not None:
-                if stretch.until is None or manifest.txid <= stretch.until:
-                    self._manifests.append(decode_manifest(body, what=key))
+            elif (
+                manifest is not None
+                and (stretch := stretches.get(manifest.epoch)) is not None
+                and (stretch.until is None or manifest.txid <= stretch.until)
+            ):
+                self._manifests.append(decode_manifest(body, what=key))
         self._segments.sort(key=lambda part: part[0].header.first_txid)
         self._manifests.sort(key=lambda found: found.txid)
         self.checksums: dict[int, int] = {}  # of every transaction that can be restored, once `states` has gone through
@@ -121,7 +124,7 @@ class StoredHistory:
             state, txid = self._load(manifest), manifest.txid
             yield self._note(txid, state), state
             while (found := self._next(txid)) is not None:
-                for txid in self._apply(*found, state, txid):
+                for txid in self._apply(*found, state, txid):  # noqa: B020 - where the last step ended
                     while waiting and waiting[0].txid <= txid:
                         passed = waiting.pop(0)
                         _same(f"snapshot {passed.txid}", self._load(passed).image, state.image)
@@ -143,8 +146,9 @@ class StoredHistory:
     def _line(self) -> list[Stretch]:
         starts = {
             start.epoch: start
-            for key, body in self._objects.items()
-            if key.endswith("/start.json") and (start := decode_start(body, what=key))
+            for start in (
+                decode_start(body, what=key) for key, body in self._objects.items() if key.endswith("/start.json")
+            )
         }
         line: list[Stretch] = []
         epoch, until = max(starts), None
@@ -205,7 +209,7 @@ class StoredHistory:
                     _same(key, int(start.checksum, 16), self.checksums[start.parent_txid])
             elif key.endswith("/end.json") and (end := decode_end(body, what=key)).epoch in stretches:
                 until = stretches[end.epoch].until
-                _same(f"{key} is reached", until is None or end.txid <= until, True)
+                _same(f"{key} is reached", until is None or end.txid <= until, found=True)
                 if end.txid in self.checksums:
                     _same(key, int(end.checksum, 16), self.checksums[end.txid])
 
@@ -254,5 +258,6 @@ def check_ledger(image: bytes) -> int:
 
 def _same(where: str, recorded: object, found: object) -> None:
     if recorded != found:
-        short = [repr(one) if not isinstance(one, (bytes, bytearray)) else f"{len(one)} bytes" for one in (recorded, found)]
+        sides = (recorded, found)
+        short = [f"{len(one)} bytes" if isinstance(one, (bytes, bytearray)) else repr(one) for one in sides]
         raise Contradiction(f"{where}: recorded {short[0]}, found {short[1]}")

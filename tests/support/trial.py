@@ -12,7 +12,7 @@ import random
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from replicad.host.clock import SystemClock
 from replicad.plan.target import AtTXID, Latest
@@ -90,7 +90,7 @@ class Trial:
         settings = {"segment_bytes": "256KiB", "checkpoint_wal_bytes": "256KiB", "sync_interval": "50ms"}
         self.daemon = DaemonProcess(self.database, replica, folder, {**settings, **(conditions.settings or {})})
 
-    def __enter__(self) -> Trial:
+    def __enter__(self) -> Self:
         create_database(
             self.database,
             page_size=self._conditions.page_size,
@@ -271,7 +271,7 @@ class Trial:
 
 
 def _assert_same(found: bytes, expected: bytes, what: str, page_size: int) -> None:
-    """Compare two images page for page. No byte is exempt: not the lock page (zeros in both), not the change counter."""
+    """Compare two images page for page. No byte is exempt: not the lock page (zeros), not the change counter."""
     if found == expected:
         return
     sizes = f"{len(found) // page_size} pages, expected {len(expected) // page_size}"

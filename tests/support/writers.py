@@ -27,7 +27,7 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import apsw
 
@@ -41,7 +41,9 @@ _SUM_MASK = (1 << 62) - 1
 SCHEMA = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, k INTEGER NOT NULL, v BLOB NOT NULL);
 CREATE INDEX by_k ON t (k);
-CREATE TABLE ledger (number INTEGER PRIMARY KEY, writer INTEGER NOT NULL, rows INTEGER NOT NULL, total INTEGER NOT NULL);
+CREATE TABLE ledger (
+    number INTEGER PRIMARY KEY, writer INTEGER NOT NULL, rows INTEGER NOT NULL, total INTEGER NOT NULL
+);
 INSERT INTO ledger VALUES (0, 0, 0, 0);
 """
 
@@ -124,13 +126,13 @@ class _Writer:
 
     def _goes_on(self) -> bool:
         """Obey a command, if there is one: `pause` is answered, and then the next one waited for."""
-        self._control.setblocking(False)
+        self._control.settimeout(0)
         try:
             waiting = self._control.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         finally:
-            self._control.setblocking(True)
+            self._control.settimeout(None)
         while waiting and self._commands.readline() == "pause\n":
             self._control.sendall(b"paused\n")
             if self._commands.readline() == "go\n":
@@ -238,7 +240,7 @@ class WriterGroup:
         self._started: list[subprocess.Popen[bytes]] = []
         self._connected: list[tuple[int, socket.socket]] = []
 
-    def __enter__(self) -> WriterGroup:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -252,7 +254,8 @@ class WriterGroup:
             "-m",
             "tests.support.writers",
             *("--database", str(self._database), "--engine", engine, "--seed", str(seed)),
-            *("--control", str(self._folder / "writers.sock"), "--acks", str(self._folder / f"acks-{seed}"), *self._size),
+            *("--control", str(self._folder / "writers.sock"), "--acks", str(self._folder / f"acks-{seed}")),
+            *self._size,
         ]
 
     def start(self, *, engine: str, seed: int) -> None:

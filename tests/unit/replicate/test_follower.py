@@ -144,7 +144,7 @@ async def test_the_first_snapshot_in_an_outage(stage: Stage) -> None:
         stage.insert(number, size_bytes=8000)
         if number % 10 == 0:
             await asyncio.sleep(0.002)
-    await stage.until("snapshot_failed")
+    await wait_until_async(lambda: stage.found("snapshot_failed") or stage.found("continuity_lost"))
     stage.store.shut = None
     await stage.sync(30)
     await stage.check_newest()
