@@ -45,6 +45,8 @@ def differs(path: Path, kind: type[Swapped]) -> bool:
     application = sqlite3.connect(path, isolation_level=None)
     application.execute("PRAGMA journal_mode = WAL")
     application.execute("CREATE TABLE t (a)")
+    application.execute("CREATE TABLE counter (n)")
+    application.execute("INSERT INTO counter VALUES (0)")
     source = Source(path)
     opening = open_at(source, [])
     header = SegmentHeader(
@@ -60,10 +62,10 @@ def differs(path: Path, kind: type[Swapped]) -> bool:
     capture = kind(source, beginning, limits=limits, clock=SystemClock())
 
     def go_on() -> None:
-        application.execute("INSERT INTO t VALUES (zeroblob(20000))")  # nobody has read this
+        application.execute("INSERT INTO t VALUES (randomblob(20000))")  # nobody has read this
         application.execute("PRAGMA busy_timeout = 0")
         application.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
-        application.execute("UPDATE t SET a = 1 WHERE rowid = 1")  # and this begins the WAL anew, if it may
+        application.execute("UPDATE counter SET n = n + 1")  # and this begins the WAL anew, if it may
 
     capture.between = go_on
     try:
