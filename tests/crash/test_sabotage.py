@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
+import contextlib
 from typing import TYPE_CHECKING
+
+import apsw
 
 from replicad.host.clock import SystemClock
 from replicad.position import TXID, Epoch
@@ -42,8 +44,9 @@ class Faithful(Swapped):
 
 def differs(path: Path, kind: type[Swapped]) -> bool:
     """Return whether a capture that moves its pin beside a busy application has missed anything."""
-    application = sqlite3.connect(path, isolation_level=None)
-    application.execute("PRAGMA journal_mode = WAL")
+    # Of the same SQLite library: the POSIX locks of two libraries in one process would not see each other.
+    application = apsw.Connection(str(path))
+    application.pragma("journal_mode", "wal")
     application.execute("CREATE TABLE t (a)")
     application.execute("CREATE TABLE counter (n)")
     application.execute("INSERT INTO counter VALUES (0)")
@@ -63,8 +66,9 @@ def differs(path: Path, kind: type[Swapped]) -> bool:
 
     def go_on() -> None:
         application.execute("INSERT INTO t VALUES (randomblob(20000))")  # nobody has read this
-        application.execute("PRAGMA busy_timeout = 0")
-        application.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        application.set_busy_timeout(0)
+        with contextlib.suppress(apsw.BusyError):
+            application.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
         application.execute("UPDATE counter SET n = n + 1")  # and this begins the WAL anew, if it may
 
     capture.between = go_on
