@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import apsw
 import pytest
 
 from replicad.errors import DatabaseUnusable
@@ -73,6 +74,24 @@ async def test_a_missing_database(stage: Stage) -> None:
     await stage.check_newest()
 
 
+async def test_a_sync_right_behind_a_replacement(stage: Stage, tmp_path: Path) -> None:
+    """A sync speaks for the file that stands at the path when it is asked, though nobody has looked there yet.
+
+    Seen to fail with a sync that asked the session at hand: it said that all of the old file was durable.
+    """
+    await begun(stage)
+    stage.close()
+    other = tmp_path / "other.db"
+    connection = apsw.Connection(str(other))
+    connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (77, 77)")
+    connection.close()
+    for end in ("-wal", "-shm"):
+        Path(f"{stage.path}{end}").unlink()
+    other.rename(stage.path)
+    txid = await stage.sync()
+    assert (await stage.states())[txid] == [77]
+
+
 async def test_nothing_is_read_while_the_wal_is_let_go(stage: Stage) -> None:
     """While nothing protects unread frames, neither a sync nor a snapshot reads them, and neither promises anything.
 
@@ -93,7 +112,11 @@ async def test_nothing_is_read_while_the_wal_is_let_go(stage: Stage) -> None:
         stage.insert(number)
         await asyncio.sleep(0.005)
     assert not any(task.done() for task in asked)
+    stage.store.shut = ("put_stream", "")  # what was read arrives, what was let go does not
     stage.store.reachable = True
+    await wait_until_async(lambda: stage.store.count("put_stream"))
+    assert not any(task.done() for task in asked)
+    stage.store.shut = None
     await asyncio.gather(*asked)
     await stage.sync()
     await stage.check_newest()
