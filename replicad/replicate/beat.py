@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import apsw
+
 from replicad.host.files import free_bytes
 from replicad.plan.checkpoint import Checkpoint, CheckpointLimits, WALState, decide
 from replicad.replicate.capture import Capture, Reached, Room
@@ -48,6 +50,7 @@ class Round:
     unread_bytes: int
     wal_bytes: int  # committed frames in the WAL
     room: Room | None  # the checkpoint that was run, if any
+    failed: str | None  # why moving the pin or making room was given up
     disk_free_bytes: int | None  # on the database's file system, when it was looked at
 
 
@@ -85,14 +88,17 @@ class Beat:
         news = index != self._seen
         if news:
             self._seen, self._news_at = index, now
-        room, disk_free_bytes = None, None
+        room, failed, disk_free_bytes = None, None, None
         blocking = self._on_zero is not None and index != self._on_zero and index.backfilled < index.frames
         if blocking or now - self._moved_at >= PIN_INTERVAL_SECONDS:
             self._moved_at = now
             disk_free_bytes = free_bytes(capture.source.path.parent)
             if may_move and not replaced and reached is Reached.END and (blocking or not keep):
-                self._move(index)
-                room = None if keep else self._checkpoint(index, now)
+                try:
+                    self._move(index)
+                    room = None if keep else self._checkpoint(index, now)
+                except apsw.Error as error:  # the disk is full, most likely: what was read is sent all the same
+                    failed = f"{type(error).__name__}: {error}"
         return Round(
             news=news,
             reached=reached,
@@ -102,6 +108,7 @@ class Beat:
             unread_bytes=capture.unread_frames(index) * self._frame_bytes,
             wal_bytes=index.frames * self._frame_bytes,
             room=room,
+            failed=failed,
             disk_free_bytes=disk_free_bytes,
         )
 

@@ -261,5 +261,6 @@ class ComparingBeat(Beat):
             unread_bytes=0,
             wal_bytes=0,
             room=None,
+            failed=None,
             disk_free_bytes=free_bytes(capture.source.path.parent),
         )

@@ -41,6 +41,7 @@ class Session:
         self.ended = asyncio.Event()  # set by the owner: nothing is answered any more
         self.drained = False  # everything that was read is durable, and the page table speaks for it
         self._replaced = asyncio.Event()
+        self._failed: str | None = None  # why the last checkpoint failed: said once
 
     async def run(self) -> None:
         """Follow until the database is replaced or disproven; the caller opens it again, or cancels."""
@@ -206,6 +207,11 @@ class Session:
         if new:
             metrics.transactions += new
             ledger.captured = Mark(txid=TXID(capture.next_txid - 1), ms=capture.last_ms)
+        if round_.failed != self._failed and round_.failed is not None:
+            metrics.errors["CheckpointFailed"] += 1
+            self._following.log.warning(events.CHECKPOINT_FAILED, error=round_.failed)
+        if round_.failed is not None or round_.room is not None:
+            self._failed = round_.failed
         if round_.disk_free_bytes is not None:
             metrics.disk_free_bytes = round_.disk_free_bytes
         if round_.reached is not Reached.END:

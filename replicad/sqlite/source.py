@@ -276,7 +276,11 @@ def begin_read(connection: apsw.Connection) -> None:
 
 def _begin(connection: apsw.Connection) -> None:
     connection.execute("BEGIN")
-    connection.execute(READ_SOMETHING).fetchall()
+    try:
+        connection.execute(READ_SOMETHING).fetchall()
+    except BaseException:  # else the next attempt would find a transaction open, and so would every one after it
+        connection.execute("ROLLBACK")
+        raise
 
 
 def _identity(path: Path) -> tuple[int, int]:

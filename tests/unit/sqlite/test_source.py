@@ -90,6 +90,32 @@ def test_the_pin_moves_without_a_gap(source: Source, application: Application) -
     assert source.page_count() > 2
 
 
+def test_a_pin_that_could_not_be_had(tmp_path: Path) -> None:
+    """After an attempt that failed the next one succeeds: no half a transaction is left open.
+
+    Seen to fail without the ROLLBACK: every later attempt found a transaction within a transaction.
+    """
+    path = tmp_path / "app.db"
+    writer = apsw.Connection(str(path))
+    writer.execute("CREATE TABLE t (n)")
+    source = Source(path)
+    for connection in source._connections:
+        connection.set_busy_timeout(0)
+    try:
+        writer.execute("BEGIN EXCLUSIVE")
+        for attempt in (source.hold, source.hold_next, lambda: begin_read(source._checkpointer)):
+            with pytest.raises(apsw.BusyError):
+                attempt()
+        writer.execute("COMMIT")
+        source.hold()
+        source.hold_next()
+        source.release_previous()
+        begin_read(source._checkpointer)
+    finally:
+        source.close()
+        writer.close()
+
+
 def test_an_exact_pin_beside_a_writer_without_a_pause(source: Source, database: Path) -> None:
     """The pin sees exactly the state that its index describes, however fast others commit."""
     stop = threading.Event()
