@@ -1,12 +1,17 @@
 """One round over a WAL: look, read, move the pin, make room. Runs in a thread; says what it found.
 
-The pin moves at most once per 150 ms, and keeps moving until it rests at the newest frame or on mark 0. An
-application's own FULL, RESTART or TRUNCATE checkpoint waits for our mark, polling with sleeps of up to 100 ms; a
-pin that hops back onto the mark it waits for starves it, and all writers with it, for its whole busy timeout.
+While writers write, the pin moves at most once per 150 ms. As soon as the WAL stands still it moves again after
+20 ms, then with growing pauses, until it rests at the newest frame or on mark 0. For a WAL that stands still may be
+one whose writers wait: an application's own FULL, RESTART or TRUNCATE checkpoint keeps them out while it waits for our
+mark, first to leave an older frame, then to leave for mark 0. A pin that moved at every look while frames are added
+would hop back onto the mark that is waited for; while nothing is added there is only one mark it can move to.
 
 One move does not wait: off mark 0, as soon as there are new frames. Under a pin on mark 0 nobody may copy frames,
 and the application's automatic checkpoint sorts the whole WAL in vain at every commit: commits twenty times slower
 were measured. Nothing that waits for a mark can be starved by it, since what waits keeps writers out.
+
+Where a pin may not move (the WAL is the queue of an outage, or a snapshot is read under it), a look every 100 ms
+tells whether somebody's checkpoint gets nowhere; then it moves all the same, or the caller has to give way.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import apsw
 
 from replicad.host.files import free_bytes
 from replicad.plan.checkpoint import Checkpoint, CheckpointLimits, WALState, decide
-from replicad.replicate.capture import Capture, Reached, Room
+from replicad.replicate.capture import ROOM_SEGMENTS, Capture, Reached, Room
 from replicad.sqlite.connection import translated
 from replicad.wal import FRAME_HEADER_BYTES
 
@@ -30,28 +35,42 @@ _BACKFILL_BYTES = 4 << 20
 """What a moved pin sets free is copied at once from here on: else the application's own automatic checkpoint, which
 runs within a commit, would find all of it at once."""
 
-_SETTLED_MOVES = 3
+_SETTLED_MOVES = 5
 """Moves in a row, with nothing changing, before the pin is taken to rest. One does not tell: a checkpointer holds
 mark 0 for a moment after it has copied the last frame, and a pin that is taken just then lands on another mark, for
 which the application's RESTART would wait, with every writer behind it."""
 
-PIN_INTERVAL_SECONDS = 0.15  # SQLite's longest busy back-off sleep is 0.1 s
+PIN_INTERVAL_SECONDS = 0.15  # while frames are added; SQLite's longest busy back-off sleep is 0.1 s
+_STILL_SECONDS = 0.01  # without a change until the WAL stands still
+_STILL_INTERVAL_SECONDS = 0.02  # before the first move then; doubles with each that found nothing changed
+_WATCH_INTERVAL_SECONDS = 0.1  # between looks for a checkpoint that waits for a pin that may not move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """What one round found and did."""
 
-    news: bool  # something was committed since the last round
+    news: bool  # something was committed or copied since the last round
     reached: Reached
     replaced: bool  # another file, or none, stands at the path
-    at_rest: bool  # the pin need not move before something happens
     blocking: bool  # the pin is on mark 0, and writers write: it keeps their frames from being copied
+    waited_seconds: float  # for how long somebody's checkpoint has got nowhere, while pins were kept where they are
+    stuck: bool  # and our own pin cannot make way for it: what is unread does not fit into memory
+    pause_seconds: float | None  # until the next round is worth it if nothing happens; None: the pin rests
     unread_bytes: int
     wal_bytes: int  # committed frames in the WAL
     room: Room | None  # the checkpoint that was run, if any
     failed: str | None  # why moving the pin or making room was given up
     disk_free_bytes: int | None  # on the database's file system, when it was looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What keeps pins where they are."""
+
+    borrowed: bool = False  # the capture's own pin holds a state still for a snapshot: it does not move
+    pinned: bool = False  # a further pin does
+    keep: bool = False  # the store is away: the WAL does not begin again, so that it survives a crash
 
 
 class Beat:
@@ -66,20 +85,19 @@ class Beat:
         self._settled = 0  # moves in a row that found nothing changed
         # What the index said when the pin was put on mark 0; None: it is on another. The first pin may be anywhere.
         self._on_zero: Index | None = capture.source.index()
-        self._news_at = self._moved_at = self._room_at = clock.monotonic()
+        self._watched_at = self._news_at = self._moved_at = self._room_at = clock.monotonic()
+        self._waiting_since: float | None = None
 
-    def round(self, *, may_move: bool, keep: bool) -> Round:
+    def round(self, wishes: Wishes) -> Round:
         """Do one round.
-
-        `may_move` False leaves the pin where it is. `keep` moves it off mark 0 only: the WAL does not begin again.
 
         Raises:
             DatabaseUnusable: SQLite could not; what was read so far counts, and another round may succeed.
         """
         with translated(self.capture.source.path):
-            return self._round(may_move=may_move, keep=keep)
+            return self._round(wishes)
 
-    def _round(self, *, may_move: bool, keep: bool) -> Round:
+    def _round(self, wishes: Wishes) -> Round:
         now = self._clock.monotonic()
         capture = self.capture
         reached = capture.read()
@@ -87,16 +105,19 @@ class Beat:
         index = capture.source.index()
         news = index != self._seen
         if news:
-            self._seen, self._news_at = index, now
-        room, failed, disk_free_bytes = None, None, None
+            self._seen, self._news_at, self._settled = index, now, 0
+        waited_seconds = self._watch(wishes, reached, news=news, now=now)
         blocking = self._on_zero is not None and index != self._on_zero and index.backfilled < index.frames
-        if blocking or now - self._moved_at >= PIN_INTERVAL_SECONDS:
+        room, failed, disk_free_bytes, stuck = None, None, None, False
+        if blocking or now - self._moved_at >= self._interval(now, urgently=waited_seconds > 0):
             self._moved_at = now
             disk_free_bytes = free_bytes(capture.source.path.parent)
-            if may_move and not replaced and reached is Reached.END and (blocking or not keep):
+            if not (wishes.borrowed or replaced) and (blocking or waited_seconds or not wishes.keep):
                 try:
-                    self._move(index)
-                    room = None if keep else self._checkpoint(index, now)
+                    if reached is Reached.END or waited_seconds:
+                        stuck = not self._move(index, urgently=bool(waited_seconds))
+                    if reached is Reached.END and not wishes.keep:
+                        room = self._checkpoint(index, now)
                 except apsw.Error as error:  # the disk is full, most likely: what was read is sent all the same
                     failed = f"{type(error).__name__}: {error}"
         return Round(
@@ -104,7 +125,9 @@ class Beat:
             reached=reached,
             replaced=replaced,
             blocking=blocking,
-            at_rest=not may_move or reached is not Reached.END or index == self._rest,
+            waited_seconds=waited_seconds,
+            stuck=stuck,
+            pause_seconds=self._pause(wishes, reached, index),
             unread_bytes=capture.unread_frames(index) * self._frame_bytes,
             wal_bytes=index.frames * self._frame_bytes,
             room=room,
@@ -116,9 +139,36 @@ class Beat:
     def _frame_bytes(self) -> int:
         return self.capture.table.page_size + FRAME_HEADER_BYTES
 
-    def _move(self, before: Index) -> None:
-        if before == self._rest or not self.capture.move_pin():
-            return
+    def _interval(self, now: float, *, urgently: bool) -> float:
+        if now - self._news_at < _STILL_SECONDS:
+            return PIN_INTERVAL_SECONDS
+        return _STILL_INTERVAL_SECONDS * (1 if urgently else (1 << self._settled))
+
+    def _pause(self, wishes: Wishes, reached: Reached, index: Index) -> float | None:
+        if _is_kept(wishes, reached):
+            return _WATCH_INTERVAL_SECONDS
+        if index == self._rest:
+            return None
+        return min(PIN_INTERVAL_SECONDS, _STILL_INTERVAL_SECONDS * (1 << self._settled))
+
+    def _watch(self, wishes: Wishes, reached: Reached, *, news: bool, now: float) -> float:
+        """Return for how long a checkpoint has stood still that may be waiting for a pin; 0.0 when there is none."""
+        if news or not _is_kept(wishes, reached):
+            self._waiting_since = None
+        elif now - self._watched_at >= _WATCH_INTERVAL_SECONDS:
+            self._watched_at = now
+            if not self.capture.source.is_checkpointing():
+                self._waiting_since = None
+            elif self._waiting_since is None:
+                self._waiting_since = now
+        return 0.0 if self._waiting_since is None else now - self._waiting_since
+
+    def _move(self, before: Index, *, urgently: bool) -> bool:
+        """Move the pin, unless it rests; return False when what is unread kept it where it is."""
+        if before == self._rest and not urgently:
+            return True
+        if not self.capture.move_pin(segments=ROOM_SEGMENTS if urgently else 1):
+            return False
         after = self.capture.source.index()
         self._on_zero = after if before.frames == before.backfilled else None
         self._settled = self._settled + 1 if after == before else 0
@@ -126,6 +176,7 @@ class Beat:
         if (after.frames - after.backfilled) * self.capture.table.page_size >= _BACKFILL_BYTES:
             self.capture.source.backfill()
         self._moved_at = self._clock.monotonic()
+        return True
 
     def _checkpoint(self, index: Index, now: float) -> Room | None:
         source = self.capture.source
@@ -151,3 +202,7 @@ class Beat:
             self._on_zero = source.index() if room.done else None
         self._moved_at = self._clock.monotonic()
         return room
+
+
+def _is_kept(wishes: Wishes, reached: Reached) -> bool:
+    return wishes.borrowed or wishes.pinned or wishes.keep or reached is not Reached.END

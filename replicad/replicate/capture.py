@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MOST_LOOKS = 1_000  # at a WAL that is reset under every read
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
 _BULK_ROUNDS = 8  # each copies what was written during the one before
-_ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
+ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
 _LOOKS_AT_FIRST_PAGE = 3
 _LOOK_AGAIN_SECONDS = 0.005
 _REST_BYTES = 1 << 20  # small enough to be copied while writers wait
@@ -333,7 +333,7 @@ class Capture:
         3.51.2 can be corrupted by.
         """
         for _ in range(_BULK_ROUNDS):
-            if not self.move_pin(segments=_ROOM_SEGMENTS):
+            if not self.move_pin(segments=ROOM_SEGMENTS):
                 return Room(done=False, stall_seconds=0.0)
             self.source.backfill()
             index = self._look()
@@ -346,9 +346,9 @@ class Capture:
                 return Room(done=False, stall_seconds=0.0)
             began = time.perf_counter()
             done = (
-                self.move_pin(segments=_ROOM_SEGMENTS)
+                self.move_pin(segments=ROOM_SEGMENTS)
                 and self.source.backfill()
-                and self.move_pin(segments=_ROOM_SEGMENTS)
+                and self.move_pin(segments=ROOM_SEGMENTS)
             )
         return Room(done=done, stall_seconds=time.perf_counter() - began)
 

@@ -17,7 +17,7 @@ import apsw
 from replicad.host.files import free_bytes
 from replicad.layout import SegmentKey
 from replicad.position import NO_WAL, TXID, WALPosition
-from replicad.replicate.beat import Beat, Round
+from replicad.replicate.beat import Beat, Round, Wishes
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits, End, Reached
 from replicad.replicate.pinned import Pinned
 from replicad.sqlite.image import Image
@@ -246,8 +246,8 @@ class MomentaryImage(Image):
 class ComparingBeat(Beat):
     """Looks at the change counter; there is no pin to move and no WAL to make room in."""
 
-    def _round(self, *, may_move: bool, keep: bool) -> Round:
-        del may_move, keep
+    def _round(self, wishes: Wishes) -> Round:
+        del wishes
         capture = self.capture
         before = capture.next_txid
         replaced = capture.was_replaced()
@@ -257,7 +257,9 @@ class ComparingBeat(Beat):
             reached=reached,
             replaced=replaced,
             blocking=False,
-            at_rest=True,
+            waited_seconds=0.0,
+            stuck=False,
+            pause_seconds=None,
             unread_bytes=0,
             wal_bytes=0,
             room=None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from replicad.errors import DatabaseUnusable
 from replicad.observe import events
 from replicad.position import TXID
-from replicad.replicate.beat import PIN_INTERVAL_SECONDS
+from replicad.replicate.beat import Wishes
 from replicad.replicate.capture import Reached
 from replicad.replicate.following import Turn, wait_for
 from replicad.replicate.ledger import Mark
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 1.0  # after SQLite could not; the pins are held all the while
 _LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
+_LONGEST_WAIT_SECONDS = 1.0  # that the application's writers stand behind its own checkpoint because of unread frames
 _LONG_STALL_SECONDS = 0.1  # for which writers may wait for a checkpoint without a word about it
 
 
@@ -137,8 +138,9 @@ class Session:
                 if round_.reached is Reached.END and not watch.armed and watch.arm():
                     continue  # one more look at once, for what changed before the watch stood
                 pause = settings.safety_poll_interval_seconds
-                # An application's own checkpoint may be waiting for the pin, and every writer for that checkpoint.
-                await wait_for(self._nudge, pause if round_.at_rest else min(pause, PIN_INTERVAL_SECONDS))
+                if round_.pause_seconds is not None:
+                    pause = min(pause, round_.pause_seconds)
+                await wait_for(self._nudge, pause)
                 if self._nudge.is_set():
                     self._nudge.clear()
                     busy_until = clock.monotonic() + _LINGER_SECONDS
@@ -147,11 +149,12 @@ class Session:
 
     async def _round(self) -> Round:
         async with self._turn.while_reading():
-            round_ = await self._turn.within(
-                self._beat.round,
-                may_move=not self._snapshots.borrows_pin,  # else it holds the state still that a snapshot is taken of
-                keep=self._following.shipper.away,  # the WAL is the queue
+            wishes = Wishes(
+                borrowed=self._snapshots.borrows_pin,
+                pinned=self._snapshots.holds_pin,
+                keep=self._following.shipper.away,
             )
+            round_ = await self._turn.within(self._beat.round, wishes)
             self._note(round_)
             return round_
 
@@ -161,21 +164,29 @@ class Session:
             self._following.log.warning(events.DATABASE_REPLACED, path=str(self._following.path))
             self._replaced.set()
             await asyncio.Event().wait()  # until `run` cancels this loop: the old file is not looked at again
-        if round_.blocking:
+        if round_.blocking or round_.waited_seconds:
             self._snapshots.pin_again()
         self._snapshots.watch_wal(round_.wal_bytes)
         streaming = round_.reached is Reached.OVERSIZED and not self._following.shipper.away
-        if round_.unread_bytes > limit and not streaming and self._snapshots.base.is_set():
-            await self._let_go()
+        if streaming:
+            return
+        if round_.unread_bytes > limit:
+            await self._let_go("max_wal_bytes")
+        elif round_.stuck and round_.waited_seconds >= _LONGEST_WAIT_SECONDS:
+            await self._let_go("checkpoint_waits")
 
-    async def _let_go(self) -> None:
+    async def _let_go(self, reason: str) -> None:
         """Let the WAL be reset unread; when everything in memory is durable, send the difference."""
         following = self._following
-        self._snapshots.give_up()
+        if not self._snapshots.base.is_set():
+            self._snapshots.abandon(f"the WAL had to be let go meanwhile: {reason}")
+            await asyncio.Event().wait()  # until `run` cancels this loop
+        self._snapshots.pin_again()
         await self._let_frames_go()
         following.metrics.wal_let_go += 1
         following.log.error(
             events.WAL_LET_GO,
+            reason=reason,
             unread_bytes=following.ledger.unread_bytes,
             max_wal_bytes=following.settings.max_wal_bytes,
             consequence="no data is lost, but single transactions of this stretch cannot be restored",

@@ -48,9 +48,10 @@ class SnapshotLoop:
         self._since = following.tools.clock.monotonic() - log.seconds
         self._changed = asyncio.Event()
         self._beginning: Pinned | None = None
-        self._again = False
+        self.let_go = asyncio.Event()  # the pin is wanted back: see Pins
+        self.holds_pin = False
         self._pinned_at_bytes = 0  # size of the WAL when the pin of the snapshot being taken was taken
-        self._taking: asyncio.Task[Manifest | None] | None = None
+        self._taking: asyncio.Task[Manifest] | None = None
         self._waiting: asyncio.Future[Manifest] | None = None
 
     def shipped(self, stored_bytes: int) -> None:
@@ -68,15 +69,15 @@ class SnapshotLoop:
         return await asyncio.shield(self._waiting)
 
     def watch_wal(self, wal_bytes: int) -> None:
-        """Give the snapshot being taken up, when its pin has made the WAL grow by more than the limit."""
+        """Have the snapshot being taken hold a newer state, when its pin has made the WAL grow by the limit."""
         since = self._pinned_at_bytes if wal_bytes >= self._pinned_at_bytes else 0  # smaller: it began again
         if wal_bytes - since > self._following.settings.max_wal_bytes:
-            self.give_up()
+            self.pin_again()
 
-    def give_up(self) -> None:
-        """End the snapshot being taken, if any: its pin is what keeps the WAL from beginning again."""
-        if self._taking is not None:
-            self._taking.cancel()
+    def abandon(self, error: str) -> None:
+        """End the session, before any segment of it was sent: the next one begins with the state there is then."""
+        self._following.log.error(events.SNAPSHOT_FAILED, reason=self._wanted, error=error)
+        self.disproven.set()
 
     @property
     def borrows_pin(self) -> bool:
@@ -84,10 +85,8 @@ class SnapshotLoop:
         return self._beginning is not None
 
     def pin_again(self) -> None:
-        """Begin the owed snapshot anew, of the present state under a pin of its own; chunks that are stored stay."""
-        if self._taking is not None and self._beginning is not None:
-            self._again = True
-            self._taking.cancel()
+        """Have the snapshot being taken, if any, go on under a new pin, as soon as the chunk at hand is read."""
+        self.let_go.set()
 
     async def pin_beginning(self) -> None:
         """Hold the state still that a snapshot is owed of; called before anything is read."""
@@ -109,10 +108,6 @@ class SnapshotLoop:
                 self._taking.cancel()
                 await asyncio.wait((self._taking,))
             taken, self._taking = self._taking, None
-            self._beginning = None
-            if self._again and taken.cancelled():
-                self._again = False
-                continue
             if await self._note(taken, reason):
                 continue
             if not self.base.is_set():
@@ -121,30 +116,42 @@ class SnapshotLoop:
                 self.disproven.set()
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _take(self, reason: str) -> Manifest | None:
-        following, turn = self._following, self._turn
-        pinned = self._beginning or await self._pin_state()
+    async def take(self) -> Pinned:
+        """Hold a state still, as Pins wants it.
+
+        Raises:
+            StateMoved: writers would not pause for it.
+        """
+        pinned = self._beginning
         if pinned is None:
-            return None
+            async with self._turn.while_reading():
+                self.let_go.clear()
+                pinned = await self._turn.within(self._turn.capture.pin_state)
+        if pinned is None:
+            raise StateMoved
+        self.holds_pin = True
         self._pinned_at_bytes = pinned.position.frame * (pinned.table.page_size + FRAME_HEADER_BYTES)
+        return pinned
+
+    async def release(self, pinned: Pinned) -> None:
+        """Let it go, as Pins wants it."""
         try:
-            manifest = await following.snapshots.store(pinned, reason=reason, now_ms=following.tools.clock.now_ms())
-            if not self.base.is_set():  # until the first segment, this is all that a restart can go by
-                await record_state(following, manifest.position, pinned.position)
-            return manifest
+            await self._turn.take(pinned.release)
         finally:
-            await turn.take(pinned.release)
+            self.holds_pin = False
+            self._beginning = None
 
-    async def _pin_state(self) -> Pinned | None:
-        async with self._turn.while_reading():
-            return await self._turn.within(self._turn.capture.pin_state)
+    async def _take(self, reason: str) -> Manifest:
+        following = self._following
+        now_ms = following.tools.clock.now_ms()
+        manifest, pinned = await following.snapshots.store(self, reason=reason, now_ms=now_ms)
+        if not self.base.is_set():  # until the first segment, this is all that a restart can go by
+            await record_state(following, manifest.position, pinned.position)
+        return manifest
 
-    async def _note(self, taken: asyncio.Task[Manifest | None], reason: str) -> bool:
+    async def _note(self, taken: asyncio.Task[Manifest], reason: str) -> bool:
         """Take note of how it ended; return False when it is to be tried again."""
         following = self._following
-        if taken.cancelled():
-            following.log.error(events.SNAPSHOT_FAILED, reason=reason, error="the WAL outgrew max_wal_bytes meanwhile")
-            return False
         error = taken.exception()
         if isinstance(error, ProofFailed):
             following.metrics.errors[type(error).__name__] += 1
@@ -158,8 +165,6 @@ class SnapshotLoop:
             following.log.error(events.SNAPSHOT_FAILED, reason=reason, error=str(error))
             return False
         manifest = taken.result()
-        if manifest is None:
-            return False
         self._wanted = None
         self._segments = self._stored_bytes = 0
         self._since = following.tools.clock.monotonic()

@@ -7,7 +7,7 @@ as a snapshot is at the same time the proof that capture has missed nothing so f
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from replicad.errors import ProofFailed
 from replicad.layout import ManifestKey, chunk_key
@@ -23,8 +23,25 @@ if TYPE_CHECKING:
     from replicad.replicate.ship import Shipper
 
 
+class Pins(Protocol):
+    """Who holds a state still for a snapshot."""
+
+    let_go: asyncio.Event
+    """Set: give the pin back as soon as the chunk at hand is read, and take another."""
+
+    async def take(self) -> Pinned:
+        """Hold a state still, the newest there is."""
+
+    async def release(self, pinned: Pinned) -> None:
+        """Let it go."""
+
+
 class Snapshots:
-    """Stores snapshots of one database, and remembers what is stored already."""
+    """Stores snapshots of one database, and remembers what is stored already.
+
+    A pin is needed for reading only. When it is wanted back, what was read under it stays good but for the chunks
+    that are written to until the next pin, so a snapshot ends however often that happens.
+    """
 
     def __init__(
         self, shipper: Shipper, lineage: Lineage, threads: Threads, metrics: DatabaseMetrics, *, concurrency: int
@@ -37,96 +54,128 @@ class Snapshots:
         self._metrics = metrics
         self._concurrency = concurrency
         self._stored: dict[str, Chunk] = {}  # by name; survives a broken attempt
-        self._dirty: set[int] | None = None  # since `newest`; None: not known, every chunk is read
+        self._form = (0, 0)  # page size and pages in a chunk, of what follows
+        self._pages = 0  # size of the database when it was last held still
+        self._found: dict[int, Chunk] = {}  # by number: stored, and not written to since
+        self._sending: dict[int, asyncio.Task[None]] = {}  # likewise, but on their way
+        self._uploads: set[asyncio.Task[None]] = set()  # on their way, whether or not they were written to since
 
     def resume(self, newest: Manifest | None) -> None:
-        """Take over what an earlier process stored last."""
+        """Begin with another capture: what was written before is not known, so every chunk is read once."""
         self.newest = newest
-        self._dirty = None
+        self._found.clear()
         if newest is not None:
             self._stored |= {chunk.name: chunk for chunk in newest.chunks}
 
-    async def store(self, pinned: Pinned, *, reason: str, now_ms: int) -> Manifest:
-        """Store the chunks that are new, then the manifest.
+    async def store(self, pins: Pins, *, reason: str, now_ms: int) -> tuple[Manifest, Pinned]:
+        """Store the chunks that are new, then the manifest; return it with the state it is of.
 
         Raises:
             ProofFailed: the database is not as the page table says; nothing was stored that counts.
+            StateMoved: no state could be held still long enough; what was stored by then need not be sent again.
         """
-        if self._dirty is not None:
-            self._dirty |= pinned.dirty
-        previous = self.newest.chunk_pages if self.newest else None
-        per_chunk = chunk_pages(pinned.image.page_size, pinned.table.pages, previous)
-        chunks = await self._chunks(pinned, per_chunk)
-        manifest = Manifest(
+        try:
+            complete = False
+            while not complete:
+                pinned = await pins.take()
+                try:
+                    complete = await self._read(pinned, pins.let_go)
+                finally:
+                    await pins.release(pinned)
+            while self._uploads:
+                await self._wait_for_upload()
+        finally:
+            for upload in self._uploads:
+                upload.cancel()
+            await asyncio.gather(*self._uploads, return_exceptions=True)
+            self._uploads.clear()
+            self._sending.clear()
+        manifest = self._manifest(pinned, reason=reason, now_ms=now_ms)
+        key = ManifestKey(epoch=self._lineage.epoch, txid=pinned.txid, ms=pinned.ms)
+        await self._shipper.object(str(key), await self._threads.run(encode_manifest, manifest))
+        self.newest = manifest
+        self._stored = {chunk.name: chunk for chunk in manifest.chunks}
+        self._metrics.snapshots += 1
+        return manifest, pinned
+
+    def _manifest(self, pinned: Pinned, *, reason: str, now_ms: int) -> Manifest:
+        page_size, per_chunk = self._form
+        return Manifest(
             database_id=self._lineage.database_id,
             epoch=self._lineage.epoch,
             txid=pinned.txid,
             commit_ms=pinned.ms,
-            page_size=pinned.image.page_size,
+            page_size=page_size,
             pages=pinned.table.pages,
             checksum=f"{pinned.table.checksum:016x}",
             chunk_pages=per_chunk,
             created_ms=now_ms,
             reason=reason,
-            chunks=tuple(chunks),
+            chunks=tuple(self._found[number] for number in range(-(-pinned.table.pages // per_chunk))),
         )
-        key = ManifestKey(epoch=self._lineage.epoch, txid=pinned.txid, ms=pinned.ms)
-        await self._shipper.object(str(key), await self._threads.run(encode_manifest, manifest))
-        self.newest, self._dirty = manifest, set()
-        self._stored = {chunk.name: chunk for chunk in chunks}
-        self._metrics.snapshots += 1
-        return manifest
 
-    async def _chunks(self, pinned: Pinned, per_chunk: int) -> list[Chunk]:
-        numbers = iter(range(-(-pinned.table.pages // per_chunk)))
-        found: dict[int, Chunk] = {}
-        clean = self._clean(pinned, per_chunk)
-
-        async def work() -> None:
-            for number in numbers:  # each worker takes the next number: nothing is queued
-                found[number] = clean.get(number) or await self._chunk(pinned, number, per_chunk)
-
+    async def _read(self, pinned: Pinned, let_go: asyncio.Event) -> bool:
+        """Read what is not known under a pin, and send it; return False when the pin is wanted back before the end."""
+        self._forget_written(pinned)
+        _, per_chunk = self._form
+        letting = asyncio.ensure_future(let_go.wait())
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._concurrency):
-                    group.create_task(work())
-        except ExceptionGroup as failed:  # the workers share one fault: the first to meet it speaks for all
-            raise failed.exceptions[0] from None
-        return [found[number] for number in range(len(found))]
+            for number in range(-(-pinned.table.pages // per_chunk)):
+                if number in self._found or number in self._sending:
+                    continue
+                while len(self._uploads) >= self._concurrency and not let_go.is_set():
+                    await self._wait_for_upload(letting)
+                if let_go.is_set():
+                    return False
+                raw = await self._threads.run(_read_proven, pinned, number, per_chunk)
+                self._sending[number] = upload = asyncio.create_task(self._send(number, raw))
+                self._uploads.add(upload)
+        finally:
+            letting.cancel()
+        return True
 
-    def _clean(self, pinned: Pinned, per_chunk: int) -> dict[int, Chunk]:
-        """Return the chunks of the newest manifest that no write has touched since."""
-        newest = self.newest
-        if newest is None or self._dirty is None:
-            return {}
-        if (newest.page_size, newest.chunk_pages) != (pinned.image.page_size, per_chunk):
-            return {}
-        extents_per_chunk = per_chunk * newest.page_size // EXTENT_BYTES
-        dirty = {extent // extents_per_chunk for extent in self._dirty}
-        whole = min(newest.pages, pinned.table.pages) // per_chunk
-        same_end = newest.pages == pinned.table.pages
-        return {
-            number: chunk
-            for number, chunk in enumerate(newest.chunks)
-            if number not in dirty and (number < whole or same_end)
-        }
+    async def _wait_for_upload(self, *others: asyncio.Future[Any]) -> None:
+        """Wait until some upload has ended, or another future; raises what an upload met."""
+        done, _ = await asyncio.wait({*others, *self._uploads}, return_when=asyncio.FIRST_COMPLETED)
+        for upload in self._uploads & done:
+            self._uploads.discard(upload)
+            upload.result()
 
-    async def _chunk(self, pinned: Pinned, number: int, per_chunk: int) -> Chunk:
-        raw, name = await self._threads.run(_read_proven, pinned, number, per_chunk)
-        known = self._stored.get(name)
-        if known is not None:
+    def _forget_written(self, pinned: Pinned) -> None:
+        """Forget the chunks that are not in this state what they were in the one before."""
+        page_size, pages = pinned.image.page_size, pinned.table.pages
+        previous = self.newest.chunk_pages if self.newest else None
+        form = (page_size, chunk_pages(page_size, pages, previous))
+        if form != self._form:
+            self._found.clear()
+            self._sending.clear()
+        extents_per_chunk = form[1] * page_size // EXTENT_BYTES
+        written = {extent // extents_per_chunk for extent in pinned.dirty}
+        same_end = self._pages == pages
+        whole = min(self._pages, pages) // form[1]
+        for known in (self._found, self._sending):
+            for number in [number for number in known if number in written or (number >= whole and not same_end)]:
+                del known[number]
+        self._form, self._pages = form, pages
+
+    async def _send(self, number: int, raw: bytearray) -> None:
+        name = await self._threads.run(chunk_name, raw)
+        chunk = self._stored.get(name)
+        if chunk is None:
+            stored = await self._threads.run(compress_chunk, raw, self.level)
+            chunk = Chunk(name=name, epoch=self._lineage.epoch, stored_bytes=len(stored), raw_bytes=len(raw))
+            await self._shipper.object(chunk_key(Epoch(self._lineage.epoch), name), stored)
+            self._stored[name] = chunk
+            self._metrics.chunks_stored += 1
+            self._metrics.chunk_bytes += len(stored)
+        else:
             self._metrics.chunks_reused += 1
-            return known
-        stored = await self._threads.run(compress_chunk, raw, self.level)
-        chunk = Chunk(name=name, epoch=self._lineage.epoch, stored_bytes=len(stored), raw_bytes=len(raw))
-        await self._shipper.object(chunk_key(Epoch(self._lineage.epoch), name), stored)
-        self._stored[name] = chunk
-        self._metrics.chunks_stored += 1
-        self._metrics.chunk_bytes += len(stored)
-        return chunk
+        if self._sending.get(number) is asyncio.current_task():  # else it was written to meanwhile
+            self._found[number] = chunk
+            del self._sending[number]
 
 
-def _read_proven(pinned: Pinned, number: int, per_chunk: int) -> tuple[bytearray, str]:
+def _read_proven(pinned: Pinned, number: int, per_chunk: int) -> bytearray:
     first = number * per_chunk + 1
     raw = pinned.image.read(first, min(per_chunk, pinned.table.pages - first + 1))
     differing = pinned.table.differing(first, split(raw, pinned.image.page_size))
@@ -139,4 +188,4 @@ def _read_proven(pinned: Pinned, number: int, per_chunk: int) -> tuple[bytearray
             expected="as it was read from the WAL",
             found="other contents in the database",
         )
-    return raw, chunk_name(raw)
+    return raw

@@ -209,6 +209,14 @@ class Source:
             return False
         return bool(frames == backfilled)
 
+    def is_checkpointing(self) -> bool:
+        """Return whether another connection is inside a checkpoint; if none is, frames are copied as by `backfill`."""
+        try:
+            self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except (apsw.BusyError, apsw.LockedError):
+            return True
+        return False
+
     def truncate(self) -> bool:
         """Give the WAL's disk space back; only with the pin on mark 0. Return whether it was done."""
         self._checkpointer.set_busy_timeout(0)

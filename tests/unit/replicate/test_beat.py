@@ -10,7 +10,7 @@ import pytest
 
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.position import TXID, Epoch
-from replicad.replicate.beat import PIN_INTERVAL_SECONDS, Beat, Round
+from replicad.replicate.beat import PIN_INTERVAL_SECONDS, Beat, Round, Wishes
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits, Reached
 from replicad.replicate.continuity import open_at
 from replicad.segment import SegmentHeader
@@ -58,10 +58,10 @@ class Rhythm:
         for _ in range(count):
             self.writer.execute("INSERT INTO t VALUES (NULL, randomblob(?))", (size_bytes,))
 
-    def round(self, after_seconds: float = PIN_INTERVAL_SECONDS, *, may_move: bool = True, keep: bool = False) -> Round:
+    def round(self, after_seconds: float = PIN_INTERVAL_SECONDS, wishes: Wishes = Wishes()) -> Round:  # noqa: B008
         """Let time go by, and do a round; what was read is taken away."""
         self.clock.advance(after_seconds)
-        found = self.beat.round(may_move=may_move, keep=keep)
+        found = self.beat.round(wishes)
         if self.capture.open_segment is not None:
             self.capture.seal()
         return found
@@ -69,7 +69,7 @@ class Rhythm:
     def until_rest(self) -> None:
         """Do rounds until everything is copied and the pin stands still."""
         for _ in range(20):
-            if self.round(1.1).at_rest and self.index() == (self.source.index().frames,) * 2:
+            if self.round(1.1).pause_seconds is None and self.index() == (self.source.index().frames,) * 2:
                 return
         pytest.fail("it does not come to rest")
 
@@ -117,22 +117,38 @@ def test_a_round_says_what_it_found(rhythm: Rhythm) -> None:
     assert not found.replaced
 
 
-def test_the_pin_moves_at_most_every_150_ms(rhythm: Rhythm) -> None:
-    """An application's checkpoint that waits for the pin's mark gets through after one move, and is not starved.
+def test_the_pin_moves_at_most_every_150_ms_while_frames_are_added(rhythm: Rhythm) -> None:
+    """Beside a busy application the pin stands on a mark for as long as the longest sleep of one that waits for it.
 
     Moved at each look, the pin hops back onto the mark that is waited for; stalls of 10 s were measured.
     """
     rhythm.insert(5)
     rhythm.round()
-    rhythm.insert(5)
-    rhythm.round(0.001)
-    stood = [rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)]
+    stood = []
     for _ in range(10):
+        rhythm.insert()
         rhythm.round(0.01)
         stood.append(rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE))
     assert not any(stood), "the pin moved too soon"
     rhythm.round(PIN_INTERVAL_SECONDS)
     assert rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def test_the_pin_moves_soon_in_a_wal_that_stands_still(rhythm: Rhythm) -> None:
+    """An application's checkpoint that waits, with its writers behind it, gets through after some tens of milliseconds.
+
+    Seen to fail with the same 150 ms between all moves: a TRUNCATE took 0.2 to 0.5 s instead of some milliseconds.
+    """
+    rhythm.insert(5)
+    rhythm.round()
+    rhythm.insert(5)
+    rhythm.round(0.001)
+    assert not rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    looks = 0
+    while not rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE):
+        rhythm.round(0.005)
+        looks += 1
+        assert looks < 20, "the application's checkpoint does not get through"
 
 
 @pytest.mark.parametrize("mode", [apsw.SQLITE_CHECKPOINT_RESTART, apsw.SQLITE_CHECKPOINT_TRUNCATE])
@@ -170,7 +186,7 @@ def test_no_room_while_the_wal_is_the_queue(rhythm: Rhythm) -> None:
     salts = rhythm.salts()
     for _ in range(20):
         rhythm.insert(20, 3000)
-        assert rhythm.round(1.1, keep=True).room is None
+        assert rhythm.round(1.1, wishes=Wishes(keep=True)).room is None
         rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
     assert rhythm.salts() == salts
 
@@ -182,7 +198,7 @@ def test_a_borrowed_pin_does_not_move(rhythm: Rhythm) -> None:
     rhythm.insert(3)
     copied = []
     for _ in range(5):
-        assert rhythm.round(1.1, may_move=False).at_rest
+        rhythm.round(1.1, wishes=Wishes(borrowed=True))
         rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
         copied.append(rhythm.index()[1])
         rhythm.insert(1)
@@ -194,7 +210,7 @@ def test_a_full_segment_keeps_the_pin(rhythm: Rhythm) -> None:
     rhythm.round()
     rhythm.insert(400, 3000)
     rhythm.clock.advance(1)
-    found = rhythm.beat.round(may_move=True, keep=False)
+    found = rhythm.beat.round(Wishes())
     assert found.reached is Reached.FULL
     assert found.unread_bytes > 0
     rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -212,7 +228,7 @@ def test_an_idle_database_is_copied(rhythm: Rhythm) -> None:
     rhythm.until_rest()
     before = Path(f"{rhythm.path}-wal").stat().st_mtime_ns
     for _ in range(5):
-        assert rhythm.round(1.1).at_rest
+        assert rhythm.round(1.1).pause_seconds is None
     assert Path(f"{rhythm.path}-wal").stat().st_mtime_ns == before
 
 
@@ -220,7 +236,7 @@ def test_the_space_of_a_burst_is_given_back(rhythm: Rhythm) -> None:
     """After a burst that made the WAL long, its disk space is given back once all is at rest."""
     rhythm.round()
     rhythm.insert(600, 3000)
-    while rhythm.round(0.01, keep=True).reached is not Reached.END:
+    while rhythm.round(0.01, wishes=Wishes(keep=True)).reached is not Reached.END:
         pass
     assert Path(f"{rhythm.path}-wal").stat().st_size > 4 * ROOM_BYTES
     for _ in range(10):

@@ -9,6 +9,7 @@ import pytest
 
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.position import NO_WAL, TXID, Epoch
+from replicad.replicate.beat import Wishes
 from replicad.replicate.capture import Beginning, CaptureLimits, Reached
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import open_at
@@ -207,10 +208,10 @@ def test_another_form(compared: Compared, statement: str) -> None:
     """A database that was given another form is not compared any more: it has to be opened anew."""
     beat = ComparingBeat(compared.capture, CheckpointLimits(room_bytes=1 << 20), ManualClock())
     compared.insert(5, 3000)
-    assert not beat.round(may_move=True, keep=False).replaced
+    assert not beat.round(Wishes()).replaced
     compared.writer.execute(statement)
     compared.insert(1)
-    assert beat.round(may_move=True, keep=False).replaced
+    assert beat.round(Wishes()).replaced
     before = compared.capture.next_txid
     assert compared.capture.read() is Reached.END
     assert compared.capture.next_txid == before
