@@ -121,7 +121,7 @@ _STORING = (
         example="32MiB",
         default="8MiB",
         low="256KiB",
-        high="1GiB",
+        high="64MiB",  # pages of 512 bytes, read ahead four times over: no more transactions than a segment can have
     ),
     Setting(
         name="compression_level",

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
+from replicad.config import SETTINGS
+from replicad.config.units import parse_size
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.position import TXID, Epoch
 from replicad.replicate.beat import PIN_INTERVAL_SECONDS, Beat, Round, Wishes
-from replicad.replicate.capture import Beginning, Capture, CaptureLimits, Reached
+from replicad.replicate.capture import ROOM_SEGMENTS, Beginning, Capture, CaptureLimits, Reached
 from replicad.replicate.continuity import open_at
-from replicad.segment import SegmentHeader
+from replicad.segment import MAX_TRANSACTIONS, SegmentHeader
 from replicad.sqlite.source import Source
 from tests.support.clock import ManualClock
 
@@ -279,3 +281,10 @@ def test_checkpoints_never_look_like_a_replaced_file(rhythm: Rhythm) -> None:
         if number % 7 == 0:
             rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
         assert not rhythm.round(0.001).replaced
+
+
+def test_the_largest_segment_can_be_written() -> None:
+    """However large `segment_bytes` and however small the transactions, reading ahead stays within the format."""
+    (setting,) = [row for row in SETTINGS if row.name == "segment_bytes"]
+    assert setting.high is not None
+    assert ROOM_SEGMENTS * parse_size(setting.high) // 512 <= MAX_TRANSACTIONS
