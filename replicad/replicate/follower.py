@@ -85,6 +85,7 @@ class Follower:
         self._session: Session | None = None
         self._capture: Capture | None = None
         self._in_session = asyncio.Event()
+        self._frozen: set[str] = set()  # why writers are kept out
         self._settled = asyncio.Event()  # there is a session, or no database to have one of
         self.problem: str | None = None  # why the database is not followed now
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
@@ -138,6 +139,24 @@ class Follower:
                 path=self.following.path, expected="a database", found="no file", hint="It is waited for."
             )
         return manifest
+
+    async def freeze(self, reason: str) -> None:
+        """Keep the application's writers out, also of a file that replaces this one, until `thaw` for each reason.
+
+        Returns when they are; at once when there is no database.
+        """
+        self._frozen.add(reason)
+        await self._in_session_that_lasts(Session.freeze)
+        await self._let_write_if_free()
+
+    async def thaw(self, reason: str) -> None:
+        """Let them go on, unless they are kept out for another reason."""
+        self._frozen.discard(reason)
+        await self._let_write_if_free()
+
+    async def _let_write_if_free(self) -> None:
+        if not self._frozen:
+            await self._in_session_that_lasts(Session.thaw)
 
     async def _in_session_that_lasts(self, ask: Callable[[Session], Coroutine[None, None, T]]) -> T | None:
         """Ask the session; when it ends meanwhile (the database was replaced), ask the next one. None: no database."""
@@ -241,6 +260,8 @@ class Follower:
                 await session.resynchronise("database_replaced")
             elif opened.opening.known is not None:
                 await self._record(opened.opening, opened.opening.known.position.txid)
+            if self._frozen:
+                await session.freeze()
             self._in_session.set()
             self._settled.set()
             await session.run()
@@ -324,6 +345,8 @@ class Follower:
         following.ledger.captured = Mark(txid=TXID(next_txid - 1), ms=capture.last_ms)
         self._look_at_writer(writer)
         following.log.info(events.CAPTURE_STARTED, next_txid=next_txid, pages=table.pages)
+        if not opened.source.is_wal:
+            following.log.info(events.WAL_KEPT, consequence="commits between two looks become one transaction")
         return Session(following, beat, log=log, owed=owed), capture
 
     def _make_beat(self, source: Source, beginning: Beginning) -> tuple[Beat, int]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replicad.snapshot import Manifest
 
 _RETRY_SECONDS = 1.0  # after SQLite could not; the pins are held all the while
+_FREEZE_ATTEMPT_SECONDS = 0.1
 _LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
 _LONGEST_WAIT_SECONDS = 1.0  # that the application's writers stand behind its own checkpoint because of unread frames
 _LONG_STALL_SECONDS = 0.1  # for which writers may wait for a checkpoint without a word about it
@@ -94,6 +95,17 @@ class Session:
     async def snapshot(self, reason: str) -> Manifest:
         """Take a snapshot of the present state; return its manifest once it is stored."""
         return await self._snapshots.take_now(reason)
+
+    async def freeze(self) -> None:
+        """Keep the application's writers out, as soon as the one that writes now is done; readers go on."""
+        while True:
+            if await self._turn.take(self._turn.capture.source.freeze, timeout_seconds=_FREEZE_ATTEMPT_SECONDS):
+                return
+            await asyncio.sleep(0)  # others take their turn between two attempts: what is written is read meanwhile
+
+    async def thaw(self) -> None:
+        """Let the application's writers go on."""
+        await self._turn.take(self._turn.capture.source.thaw)
 
     async def resynchronise(self, reason: str) -> None:
         """Pin the present state, and send what differs from the state that was read last as one transaction."""

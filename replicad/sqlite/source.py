@@ -235,20 +235,33 @@ class Source:
         SQLite's lock is not fair: beside a writer that begins again at once, only frequent tries find the gap
         between two of its transactions, and SQLite's own busy handler sleeps up to 100 ms between tries.
         """
-        deadline = time.monotonic() + timeout_seconds
-        self._writer.set_busy_timeout(0)
-        while True:
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                break
-            except apsw.BusyError:
-                if time.monotonic() >= deadline:
-                    yield False
-                    return
-                time.sleep(_LOCK_PAUSE_SECONDS)
+        if self._writer.in_transaction:  # they are kept out already
+            yield True
+            return
+        if not self.freeze(timeout_seconds=timeout_seconds):
+            yield False
+            return
         try:
             yield True
         finally:
+            self.thaw()
+
+    def freeze(self, *, timeout_seconds: float) -> bool:
+        """Keep writers out until `thaw`; readers go on. Return False when the lock could not be had in time."""
+        deadline = time.monotonic() + timeout_seconds
+        self._writer.set_busy_timeout(0)
+        while not self._writer.in_transaction:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_LOCK_PAUSE_SECONDS)
+        return True
+
+    def thaw(self) -> None:
+        """Let writers go on. Safe to repeat."""
+        if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
     def _refuse_mixture(self) -> None:
