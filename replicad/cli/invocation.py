@@ -59,6 +59,11 @@ class Invocation:
         """The settings in effect."""
         return self.loaded.settings
 
+    def chose(self, name: str) -> bool:
+        """Return whether somebody gave a value to this setting; False when it is at its default."""
+        given = self.loaded.given.get(name)
+        return given is not None and given.rank is not Rank.DEFAULT
+
     @property
     def scrubber(self) -> Scrubber:
         """Takes this call's credentials out of texts."""
@@ -101,9 +106,10 @@ class Invocation:
         from replicad.observe.logging import configure  # noqa: PLC0415 - structlog is slow to import
 
         settings = self.settings
-        unasked = self.loaded.given["log_level"].rank is Rank.DEFAULT
         configure(
-            level="critical" if answers_itself and unasked and sys.stderr.isatty() else settings.log_level,
+            level="critical"
+            if answers_itself and not self.chose("log_level") and sys.stderr.isatty()
+            else settings.log_level,
             log_format="json" if self.as_json else settings.log_format,
             scrubber=self.scrubber,
             colors="NO_COLOR" not in os.environ,

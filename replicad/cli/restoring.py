@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,8 @@ async def carry_out(invocation: Invocation, order: Order) -> Said:
         limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
     )
     async with open_replica(settings, database, concurrency=settings.restore_concurrency) as store:
+        gc.freeze()  # everything is loaded, and stays
+        gc.enable()
         if order.if_replica_exists and not await _has_backup(store):
             text = f"There is no backup of {database.name} in {store.url}; nothing to do."
             return {"restored": False, "reason": "no backup", "path": str(path)}, text

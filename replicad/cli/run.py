@@ -40,7 +40,9 @@ def run(invocation: Invocation, *, argv: tuple[str, ...]) -> int:
     # Imported when logging stands: what is imported here logs, and is most of the start-up time.
     from replicad.replicate.run import run as replicate  # noqa: PLC0415
 
-    return asyncio.run(replicate(settings, argv))
+    return asyncio.run(
+        replicate(settings, argv, scrubber=invocation.scrubber, http_chosen=invocation.chose("http_listen"))
+    )
 
 
 # Options behind the first word belong to the application, with or without `--`.

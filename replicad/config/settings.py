@@ -338,7 +338,8 @@ _OBSERVING = (
         kind=Kind.ADDRESS,
         section=Section.OBSERVING,
         effect="Address of /metrics, /healthz, /readyz, /status and the status page; off for none. Nothing there "
-        "changes state.",
+        "changes state. One that was set and is taken ends `run` with status 64; where the default is taken, it goes "
+        "on without, and warns.",
         example="0.0.0.0:9090",
         default="127.0.0.1:9090",
     ),

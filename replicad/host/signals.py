@@ -8,6 +8,10 @@ import signal
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2
 from typing import TYPE_CHECKING, Final, Self
 
+import structlog
+
+from replicad.observe import events
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -18,6 +22,8 @@ FORWARDED: Final = (SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2)
 """What an application may want to know of; caught from `open` on, so that none ends replicad itself."""
 
 _STOP_WHEN_ALONE: Final = frozenset({SIGHUP, SIGQUIT})
+
+_log = structlog.get_logger(__name__)
 
 
 class Signals:
@@ -69,6 +75,7 @@ class Signals:
             if self.stop_signal is None:
                 self.stop_signal = signum
                 self.stopping.set()
+                _log.info(events.STOPPING, signal=signum.name)
             else:
                 self.hurry.set()
         for callback in tuple(self._subscribers):

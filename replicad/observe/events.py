@@ -11,9 +11,8 @@ from typing import Final
 # --- the database and its WAL ----------------------------------------------------------------
 DATABASE_FOUND: Final = "database_found"  # the file exists now
 DATABASE_AWAITED: Final = "database_awaited"  # the file does not exist yet
-DATABASE_REPLACED: Final = "database_replaced"  # another file stands at the path
+DATABASE_REPLACED: Final = "database_replaced"  # another file stands at the path, or none: then it is awaited
 ORPHANED_WAL: Final = "orphaned_wal"  # a replaced file left it behind: kept aside, or still in use
-DATABASE_REMOVED: Final = "database_removed"  # the file is gone; it is waited for
 DATABASE_UNUSABLE: Final = "database_unusable"  # not SQLite, encrypted, or locked for good
 WAL_CONVERTED: Final = "wal_converted"  # journal_mode was switched to WAL, once
 WAL_KEPT: Final = "wal_kept"  # journal_mode is left alone, capture is by comparison
@@ -23,7 +22,6 @@ SQLITE_VULNERABLE: Final = "sqlite_vulnerable"  # the application's SQLite carri
 # --- capture ---------------------------------------------------------------------------------
 CAPTURE_STARTED: Final = "capture_started"  # both pins hold
 CAPTURE_FAILED: Final = "capture_failed"  # one round failed; it is tried again
-CAPTURE_STOPPED: Final = "capture_stopped"  # the pins were let go at the end
 CONTINUITY_PROVEN: Final = "continuity_proven"  # the state file matches: nothing to upload
 CONTINUITY_LOST: Final = "continuity_lost"  # the state has to be compared or taken anew
 RESYNCHRONISED: Final = "resynchronised"  # by comparison: the pages that differ went as one transaction
@@ -46,7 +44,6 @@ STORE_RECOVERED: Final = "store_recovered"  # the outage is over
 CLAIM_CREATED: Final = "claim_created"  # this instance owns the epoch
 LOST_ANSWER_SETTLED: Final = "lost_answer_settled"  # a create without an answer was read back
 FENCING_ADVISORY: Final = "fencing_advisory"  # the store does not honour If-None-Match
-FENCED: Final = "fenced"  # another instance owns a higher epoch
 EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the next owner waits to be sure
 EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
@@ -57,7 +54,7 @@ OBJECT_UNUSABLE: Final = "object_unusable"  # damaged or gone; another way to th
 RESTORED: Final = "restored"  # proven by checksum and in place
 RESTORE_FAILED: Final = "restore_failed"  # the target was left as it was
 LOCAL_KEPT_ASIDE: Final = "local_kept_aside"  # the local file was of another history; kept under a new name
-FIRST_STARTED: Final = "first_started"  # neither replica nor database existed
+FIRST_STARTED: Final = "first_started"  # neither a backup nor a database existed: it begins empty
 
 # --- running ---------------------------------------------------------------------------------
 STARTED: Final = "started"  # replicad itself
@@ -70,13 +67,14 @@ APP_STOPPED: Final = "app_stopped"
 LEFTOVERS_ENDED: Final = "leftovers_ended"  # processes that the application left running were ended
 NOTIFY_FAILED: Final = "notify_failed"  # the service manager's socket; said once
 READY: Final = "ready"
-STOPPING: Final = "stopping"  # a signal came, or the application ended
+STOPPING: Final = "stopping"  # a stop signal came
 FINAL_FLUSH_DONE: Final = "final_flush_done"  # all that was committed is durable
 FINAL_FLUSH_FAILED: Final = "final_flush_failed"  # says what is missing; exit status 75
-STOPPED: Final = "stopped"
+STOPPED: Final = "stopped"  # with the exit status: everything that could be done was done
 FAULT_ISOLATED: Final = "fault_isolated"  # an unexpected error in one part; the rest goes on
 
 # --- observing -------------------------------------------------------------------------------
 HTTP_STARTED: Final = "http_started"
+HTTP_ADDRESS_TAKEN: Final = "http_address_taken"  # the default one; it goes on, without HTTP over TCP
 REQUEST_FAILED: Final = "request_failed"  # a request to replicad's own HTTP interface
 LIBRARY_WARNED: Final = "library_warned"  # a log line of a library, at warning or above

@@ -9,33 +9,22 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
+from replicad.lean import without_module
 from replicad.observe.events import LIBRARY_WARNED
 from replicad.observe.scrub import Scrubber
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import MutableMapping
     from typing import TextIO
 
     from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 
 
-@contextmanager
-def _without_rich() -> Iterator[None]:
-    """Hide rich while structlog is imported: structlog.dev would load it and pygments (60 ms, 5 MB) for nothing."""
-    if "rich" in sys.modules:
-        yield
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment]  # None makes an import fail, as documented
-    try:
-        yield
-    finally:
-        del sys.modules["rich"]
-
-
-with _without_rich():
+# structlog.dev would load rich and pygments (60 ms, 5 MB) for tracebacks that are not used.
+with without_module("rich"):
     import structlog
 
 _EVENT_WIDTH = 24

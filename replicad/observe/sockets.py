@@ -1,7 +1,8 @@
-"""A Unix socket that its owner alone can reach, from the first moment on."""
+"""Listening sockets: on TCP, and a Unix socket that its owner alone can reach, from the first moment on."""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -16,6 +17,49 @@ MAX_PATH_BYTES = 107
 """sun_path of Linux has 108 bytes, the last one a zero (unix(7))."""
 
 _PROBE_SECONDS = 1.0
+_ABSENT = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # as `localhost` by IPv6, where there is none
+
+
+def listen_on_tcp(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address that a host name stands for; port 0 is any free one.
+
+    Raises:
+        OSError: it stands for none of this machine's addresses, or one is taken; nothing listens then.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            try:
+                listeners.append(_listen(family, address))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                absent = error
+    except OSError:
+        for listener in listeners:
+            listener.close()
+        raise
+    if absent is not None and not listeners:
+        raise absent
+    return listeners
+
+
+def _listen(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.settimeout(0)
+        # Else a restart has to wait until the connections of its predecessor are forgotten.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own
+        listener.bind(address)
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def check_path(path: Path) -> None:

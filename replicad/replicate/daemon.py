@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from replicad import __version__
@@ -14,14 +15,12 @@ from replicad.replicate.own import Owned, own
 from replicad.replicate.state_file import read_state
 from replicad.replicate.status import database_status, instant
 from replicad.store.open import open_store
-from replicad.store.options import StoreOptions
 from replicad.store.prefixed import PrefixedStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from replicad.config.model import DatabaseSettings, Settings
-    from replicad.config.secret import Secret
     from replicad.observe.metrics import Metrics
     from replicad.replicate.assembly import Followed
     from replicad.replicate.tools import Tools
@@ -45,6 +44,8 @@ class Daemon:
         self._followed: list[Followed] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._not_ready = "starting"
+        self.claimed = asyncio.Event()
+        """Set with the first database's claim."""
 
     # --- life --------------------------------------------------------------------------------------
 
@@ -86,7 +87,6 @@ class Daemon:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._log.info(events.FINAL_FLUSH_DONE)
 
     async def end(self) -> None:
         """Stop following, and store that the epochs ended in order; every flush has succeeded."""
@@ -169,6 +169,7 @@ class Daemon:
             return await own(store, state, environment=os.environ, clock=clock, log=log)
 
         owned = await self._until_reached(claim)
+        self.claimed.set()
         # Half of the program is not needed before here: loading it must not keep the store from being asked.
         from replicad.replicate.assembly import Assembly  # noqa: PLC0415
 
@@ -195,9 +196,12 @@ class Daemon:
 
     async def _store(self, database: DatabaseSettings) -> ObjectStore:
         if database.replica not in self._stores:
-            self._stores[database.replica] = await open_store(
-                database.replica, store_options(self._settings), observer=self._metrics
+            settings = self._settings
+            options = replace(
+                settings.store_options(concurrency=max(settings.upload_concurrency, settings.restore_concurrency)),
+                retry_seconds=min(settings.retry_timeout_seconds, settings.boot_timeout_seconds),
             )
+            self._stores[database.replica] = await open_store(database.replica, options, observer=self._metrics)
         return PrefixedStore(self._stores[database.replica], f"{database.name}/")
 
     async def _flush_one(self, followed: Followed) -> None:
@@ -228,20 +232,3 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-
-
-def store_options(settings: Settings) -> StoreOptions:
-    """Return the store's limits and credentials as the settings have them."""
-
-    def text(secret: Secret | None) -> str | None:
-        return None if secret is None else secret.reveal()
-
-    return StoreOptions(
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        read_timeout_seconds=settings.request_timeout_seconds,
-        retry_seconds=min(settings.retry_timeout_seconds, settings.boot_timeout_seconds),
-        concurrency=max(settings.upload_concurrency, settings.restore_concurrency),
-        access_key_id=text(settings.s3_access_key_id),
-        secret_access_key=text(settings.s3_secret_access_key),
-        session_token=text(settings.s3_session_token),
-    )

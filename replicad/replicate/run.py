@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from replicad import __version__
-from replicad.errors import FinalFlushFailed, Stopped
+from replicad.errors import FinalFlushFailed, Stopped, UsageError
 from replicad.host.clock import SystemClock
 from replicad.host.notify import ReadyFile, ServiceManager, environment_for_child
 from replicad.host.reaper import Reaper, is_pid_1
@@ -27,16 +28,25 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from replicad.config.model import Settings
+    from replicad.observe.scrub import Scrubber
 
 T = TypeVar("T")
 
 _THREADS = 4  # for SQLite, page reads, hashing and compression: more would only wait for the same two cores
 _BACKGROUND_THREADS = 2
 _NICENESS = 10
+_ANSWER_SECONDS = 0.5  # platforms give a probe a second or more
 
 
-async def run(settings: Settings, command: Sequence[str]) -> int:
+async def run(settings: Settings, command: Sequence[str], *, scrubber: Scrubber, http_chosen: bool) -> int:
     """Restore, replicate, run the command, flush; return the exit status.
+
+    Args:
+        settings: the settings in effect.
+        command: the application's; empty beside one that is started by others.
+        scrubber: takes this run's credentials out of what HTTP serves.
+        http_chosen: whether `http_listen` is somebody's choice. At its default, which two instances on one machine
+            share, an address that is taken must not keep the second from replicating.
 
     Raises:
         ReplicadError: the application was not started, or the final flush failed.
@@ -52,18 +62,20 @@ async def run(settings: Settings, command: Sequence[str]) -> int:
     )
     daemon = Daemon(settings, tools, metrics)
     metrics.ready = lambda: daemon.ready()[0]
-    server = HttpServer(daemon, metrics)
+    server = HttpServer(daemon, metrics, scrubber=scrubber)
     ready_file = ReadyFile(settings.ready_file)
     with Signals() as signals, Reaper(loop, adopt=is_pid_1()) as reaper:
         application = Application(reaper, environment=environment_for_child(os.environ))
-        course = _Course(settings, daemon, signals, application)
+        course = _Course(settings, daemon, server, signals, application)
         try:
             await asyncio.to_thread(ready_file.remove)
-            await _serve(server, settings)
-            return await course.run(command, ready_file)
+            await _take_addresses(server, settings, http_chosen=http_chosen)
+            status = await course.run(command, ready_file)
         except Stopped as stopped:
-            get_logger().info(events.STOPPED, reason=str(stopped))
-            return 128 + (signals.stop_signal or 0)
+            status = 128 + (signals.stop_signal or 0)
+            get_logger().info(events.STOPPED, status=status, reason=str(stopped))
+        else:
+            get_logger().info(events.STOPPED, status=status)
         finally:
             await daemon.close()
             await server.close()
@@ -71,11 +83,18 @@ async def run(settings: Settings, command: Sequence[str]) -> int:
             await tools.watcher.close()
             await tools.threads.close()
             await tools.background.close()
+    return status
 
 
-async def _serve(server: HttpServer, settings: Settings) -> None:
-    if settings.http_listen is not None:
-        await server.listen(settings.http_listen.host, settings.http_listen.port)
+async def _take_addresses(server: HttpServer, settings: Settings, *, http_chosen: bool) -> None:
+    address = settings.http_listen
+    if address is not None:
+        try:
+            await server.listen(address.host, address.port)
+        except UsageError as error:
+            if http_chosen:
+                raise
+            get_logger().warning(events.HTTP_ADDRESS_TAKEN, address=str(address), error=str(error))
     if settings.control_socket is not None:
         await server.control(settings.control_socket)
 
@@ -83,9 +102,12 @@ async def _serve(server: HttpServer, settings: Settings) -> None:
 class _Course:
     """The steps of one run, each of which a stop signal may end."""
 
-    def __init__(self, settings: Settings, daemon: Daemon, signals: Signals, application: Application) -> None:
+    def __init__(
+        self, settings: Settings, daemon: Daemon, server: HttpServer, signals: Signals, application: Application
+    ) -> None:
         self._settings = settings
         self._daemon = daemon
+        self._server = server
         self._signals = signals
         self._application = application
         self._manager = ServiceManager(os.environ)
@@ -95,7 +117,9 @@ class _Course:
         self._log.info(events.STARTED, version=__version__, databases=len(self._settings.databases))
         try:
             async with asyncio.TaskGroup() as group:
+                answering = group.create_task(self._answer())
                 first_start = await self._unless_stopped(self._daemon.boot(may_replace=bool(command)), "boot")
+                await answering
                 gc.freeze()  # everything is loaded, and stays
                 gc.enable()
                 await self._unless_stopped(self._daemon.follow(group), "the start of capture")
@@ -112,7 +136,16 @@ class _Course:
         except BaseExceptionGroup as failed:  # whatever was raised in the block comes wrapped
             raise failed.exceptions[0] from None
 
+    async def _answer(self) -> None:
+        """Begin to answer over HTTP: behind the first claim, or in a moment when the store keeps it waiting."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self._daemon.claimed.wait()
+        await self._server.serve()
+
     async def _hooks(self, *, first_start: bool) -> None:
+        if first_start:
+            self._log.info(events.FIRST_STARTED)
         if first_start and self._settings.on_first_start:
             await self._application.run_hook("on_first_start", self._settings.on_first_start, signals=self._signals)
         if self._settings.before_start:
@@ -152,6 +185,7 @@ class _Course:
         except FinalFlushFailed as error:
             self._log.error(events.FINAL_FLUSH_FAILED, error=str(error))
             raise
+        self._log.info(events.FINAL_FLUSH_DONE)
 
     def _flush_early(self, group: asyncio.TaskGroup) -> None:
         """Begin to flush while the application stops, so that little is left to send when it has."""

@@ -9,6 +9,7 @@ and only ever rolls back.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 READ_SOMETHING = "SELECT 1 FROM sqlite_schema"
 _CACHE_KIB = 64  # these connections read one page; their cache need not hold more
+_CONVERT_PAUSE_SECONDS = 0.001  # short: beside writers that begin again at once, the gap between two has to be met
 
 
 def connect(path: Path, *, busy_timeout_seconds: float = 5.0, may_lock: bool = False) -> apsw.Connection:
@@ -63,15 +65,20 @@ def journal_mode(path: Path) -> str:
 def convert_to_wal(path: Path, *, busy_timeout_seconds: float = 5.0) -> bool:
     """Switch the database to WAL mode; return False when the application kept it busy: try again later.
 
-    This is the one write replicad makes to a database (two bytes of its header).
+    This is the one write replicad makes to a database (two bytes of its header). SQLite wants the write lock for it
+    while it holds a read lock, which it never waits for, whatever the busy timeout: so it is tried again here.
     """
+    deadline = time.monotonic() + busy_timeout_seconds
     connection = connect(path, busy_timeout_seconds=busy_timeout_seconds, may_lock=True)
     try:
         with translated(path):
-            try:
-                return str(connection.pragma("journal_mode", "wal")) == "wal"
-            except apsw.BusyError:
-                return False
+            while True:
+                try:
+                    return str(connection.pragma("journal_mode", "wal")) == "wal"
+                except apsw.BusyError:
+                    if time.monotonic() >= deadline:
+                        return False
+                    time.sleep(_CONVERT_PAUSE_SECONDS)
     finally:
         connection.close()
 

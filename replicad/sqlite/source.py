@@ -58,6 +58,7 @@ class Source:
         self._connections: list[apsw.Connection] = []
         try:
             self._observer = self._connect(busy_timeout_seconds=0)
+            self._observer.pragma("synchronous", "off")  # it copies nothing: see is_checkpointing
             self._pin = self._connect()
             self._spare = self._connect()
             self._checkpointer = self._connect()
@@ -210,9 +211,16 @@ class Source:
         return bool(frames == backfilled)
 
     def is_checkpointing(self) -> bool:
-        """Return whether another connection is inside a checkpoint; if none is, frames are copied as by `backfill`."""
+        """Return whether another connection is inside a checkpoint; copies nothing.
+
+        It is asked by beginning one: that is refused while another's goes on. Ours was interrupted before it began,
+        and SQLite looks at that behind the lock and before the first frame.
+        """
+        self._observer.interrupt()
         try:
-            self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._observer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.InterruptError:  # there would have been something to copy
+            return False
         except (apsw.BusyError, apsw.LockedError):
             return True
         return False

@@ -20,6 +20,8 @@ from replicad.errors import (
     StoreRefused,
     StoreUnreachable,
 )
+from replicad.observe import events
+from replicad.observe.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +71,12 @@ async def _create_once(store: ObjectStore, key: str, body: bytes, is_mine: Calla
         await store.create(key, body)
     except (ObjectExists, CreateUndecided) as answer:
         try:
-            return is_mine(await store.get(key))
+            mine = is_mine(await store.get(key))
         except ObjectMissing:
             raise CreateUndecided(store=store.url, key=key, found=f"{answer} It was not there afterwards.") from answer
+        if mine or isinstance(answer, CreateUndecided):  # else it was a plain no
+            get_logger().info(events.LOST_ANSWER_SETTLED, store=store.url, key=key, ours=mine)
+        return mine
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from replicad.plan.target import AtTXID
 from replicad.position import TXID
 from replicad.restore.request import Integrity, RestoreRequest
 from replicad.restore.restore import restore
+from replicad.restore.together import gather_bounded
 from replicad.store.open import StoreOptions, open_store
 from replicad.store.prefixed import PrefixedStore
 from tests.support.fault_proxy import Answer, Cut, FaultProxy, Rule
@@ -116,5 +118,46 @@ async def test_two_databases_whose_names_begin_alike(moto: MotoServer, tmp_path:
             *(restore(PrefixedStore(store, f"{name}/"), RestoreRequest(path=tmp_path / name)) for name in sources)
         )
         assert {name: (tmp_path / name).read_bytes() for name in sources} == sources
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("name", ["my app.db", "a+b&c=d?.db", "100%25.db", "zoë's “app”.db", "data/2025#1/app.db"])
+async def test_a_name_that_needs_escaping(moto: MotoServer, tmp_path: Path, name: str) -> None:
+    """TRAP: keys that need escaping: a database of any name is stored, listed and restored under that name.
+
+    Seen to fail with the prefix of a listing quoted twice: an empty listing, "no backup".
+    """
+    store = await open_store(moto.new_bucket_url("some where/ü"), PATIENT)
+    try:
+        part = PrefixedStore(store, f"{name}/")
+        with Recorder(path=tmp_path / "source") as recorder:
+            await stored(recorder, part)
+            await restore(part, RestoreRequest(path=tmp_path / "out", integrity=Integrity.FULL))
+            assert (tmp_path / "out").read_bytes() == recorder.transactions[6].database
+        folders = {row.key.partition("/")[0] async for row in part.list("")}
+        assert folders == {"epochs"}
+    finally:
+        await store.close()
+
+
+async def test_a_history_of_more_objects_than_a_listing_has_rows(moto: MotoServer, tmp_path: Path) -> None:
+    """TRAP: LIST answers with 1 000 keys at most: a history of more is restored to its newest transaction.
+
+    Seen to fail with the first page taken for all of it.
+    """
+    store = await open_store(moto.new_bucket_url("x"), PATIENT)
+    try:
+        with Recorder(path=tmp_path / "source") as recorder:
+            await recorder.start(store)
+            await recorder.snapshot(store, 1)
+            for number in range(1_050):
+                recorder.commit(f"INSERT INTO t (body) VALUES ({number})")
+            await gather_bounded(
+                [partial(recorder.segment, store, txid) for txid in range(2, recorder.newest + 1)], limit=16
+            )
+            restored = await restore(store, RestoreRequest(path=tmp_path / "out"))
+            assert restored.txid == recorder.newest
+            assert (tmp_path / "out").read_bytes() == recorder.transactions[recorder.newest].database
     finally:
         await store.close()

@@ -31,6 +31,8 @@ def test_a_whole_life(scene: Scene) -> None:
     scene.insert(*range(20), size_bytes=3000)
     scene.daemon.start(APP)
     scene.daemon.until("snapshot_stored")
+    assert scene.daemon.found("wal_kept")
+    assert not scene.daemon.found("wal_converted")
     scene.insert(20)
     assert scene.daemon.sync() == 2
     scene.write("UPDATE t SET v = NULL WHERE n < 5", "DELETE FROM t WHERE n > 15", "VACUUM")

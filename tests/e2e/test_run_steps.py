@@ -80,6 +80,26 @@ def test_a_file_that_is_there_is_no_first_start(scene: Scene) -> None:
     assert scene.check_newest() == 1
 
 
+def test_the_log_says_how_a_run_began_and_ended(scene: Scene) -> None:
+    """A first start is said to be one, and none other is; from the stop signal on each step is a line of the log.
+
+    A log that ends without `stopped` is how one sees that the platform killed before the end (docs/failure-model.md).
+    """
+    order = ["first_started", "ready", "stopping", "app_signalled", "app_stopped", "final_flush_done", "stopped"]
+    for first in (True, False):
+        scene.daemon.start(app(scene, "db.execute('create table if not exists t (n)'); signal.pause()"))
+        scene.daemon.until("capture_started")
+        assert scene.daemon.stop() == 143
+        begun = [json.loads(line)["event"] for line in scene.daemon.lines().splitlines()]
+        assert [event for event in dict.fromkeys(begun) if event in order] == order[not first :]
+        assert scene.daemon.found("stopping", signal="SIGTERM")
+        assert scene.daemon.found("stopped", status=143)
+    scene.daemon.launch(["true"])
+    assert scene.daemon.wait() == 0
+    assert not scene.daemon.found("stopping")
+    assert scene.daemon.found("stopped", status=0)
+
+
 def test_migrations_are_transactions(scene: Scene) -> None:
     """What before_start commits is stored commit by commit, not as a snapshot or a resynchronisation."""
     scene.create()

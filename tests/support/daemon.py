@@ -123,6 +123,16 @@ class DaemonProcess:
         Raises:
             TimeoutError: there was none.
         """
+        status, body = self._ask(method, path, timeout_seconds)
+        answer: dict[str, Any] = json.loads(body)
+        assert status == http.HTTPStatus.OK, answer
+        return answer
+
+    def page(self, path: str) -> str:
+        """Return what is served under a path, as it is."""
+        return self._ask("GET", path, _REQUEST_SECONDS)[1].decode()
+
+    def _ask(self, method: str, path: str, timeout_seconds: float) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("replicad")
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(timeout_seconds)
@@ -130,9 +140,7 @@ class DaemonProcess:
             connection.sock.connect(str(self.socket))
             connection.request(method, path)
             response = connection.getresponse()
-            answer: dict[str, Any] = json.loads(response.read())
-            assert response.status == http.HTTPStatus.OK, answer
-            return answer
+            return response.status, response.read()
         finally:
             connection.close()
 

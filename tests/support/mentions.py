@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from dataclasses import dataclass
@@ -131,17 +132,32 @@ def known_events() -> set[str]:
 def logged_events() -> set[str]:
     """Return the names of the events that some module of the package logs, and not only declares."""
     declared = {name: value for name, value in vars(events).items() if name.isupper() and isinstance(value, str)}
-    source = "\n".join(
-        path.read_text(encoding="utf-8")
-        for path in (ROOT / "replicad").rglob("*.py")
-        if path != Path(events.__file__ or "")
-    )
-    return {value for name, value in declared.items() if re.search(rf"\b{name}\b", source)}
+    used: set[str] = set()
+    for path in (ROOT / "replicad").rglob("*.py"):
+        if path != Path(events.__file__ or ""):
+            used |= _events_used(ast.parse(path.read_text(encoding="utf-8")))
+    return {value for name, value in declared.items() if name in used}
 
 
 def headings(text: str) -> set[str]:
     """Return the headings of a Markdown text."""
     return set(re.findall(r"^#+ (.+)$", _FENCE.sub("", text), re.MULTILINE))
+
+
+def _events_used(module: ast.Module) -> set[str]:
+    """Return the constants that are passed on: `events.NAME`, or NAME imported from there and read."""
+    imported = {
+        alias.name
+        for node in ast.walk(module)
+        if isinstance(node, ast.ImportFrom) and node.module == events.__name__
+        for alias in node.names
+    }
+    attributes = {
+        node.attr
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "events"
+    }
+    return attributes | {node.id for node in ast.walk(module) if isinstance(node, ast.Name) and node.id in imported}
 
 
 def _words(shell: str) -> list[str]:

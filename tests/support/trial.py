@@ -252,7 +252,7 @@ class Trial:
         options = StoreOptions(
             access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"], secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"]
         )
-        return PrefixedStore(await open_store(self._replica, options, observer=None), "app.db/")
+        return PrefixedStore(await open_store(self._replica, options, observer=None), "app.db/", shared=False)
 
     async def _read_store(self, *, bodies: bool) -> dict[str, bytes]:
         store = await self._open_store()

@@ -53,6 +53,7 @@ async def answers(path: Path) -> AsyncIterator[Answers]:
     control = Answers()
     server = HttpServer(control, Metrics(version="1", wall_seconds=time.time))
     await server.control(path)
+    await server.serve()
     yield control
     await server.close()
 

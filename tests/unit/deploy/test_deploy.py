@@ -11,8 +11,9 @@ import yaml
 
 from replicad import errors
 from replicad.config import load
-from replicad.observe.http import HttpServer
+from replicad.observe.answers import Answers
 from replicad.observe.metrics import Metrics
+from replicad.observe.scrub import Scrubber
 from tests.support.mentions import (
     ROOT,
     command_line,
@@ -173,8 +174,8 @@ def test_kubernetes_restores_then_attaches_then_starts_the_application() -> None
 
 def test_probes_ask_for_paths_that_are_served() -> None:
     """Every path of replicad's own that a probe or a scrape asks for is one that its HTTP interface serves."""
-    server = HttpServer(cast("Control", None), Metrics(version="0", wall_seconds=lambda: 0.0))
-    served = {route.path for route in server._reading()}
+    answers = Answers(cast("Control", None), Metrics(version="0", wall_seconds=lambda: 0.0), Scrubber())
+    served = {route.path for route in answers.reading()}
     asked = {sidecar_probe["httpGet"]["path"] for sidecar_probe in _probes()}
     asked.add(tomllib.loads(text("fly.toml"))["metrics"]["path"])
     assert asked <= served

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from replicad.host.signals import FORWARDED, Signals
 from tests.support.waiting import wait_until_async
@@ -15,8 +16,11 @@ from tests.support.waiting import wait_until_async
 ROOT = Path(__file__).parents[3]
 
 IGNORING = """
-import asyncio, os, signal
+import asyncio, os, signal, sys
+import structlog
 from replicad.host.signals import Signals
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 async def main():
     with Signals() as signals:
@@ -66,6 +70,16 @@ async def test_hangup_without_an_application(signum: signal.Signals) -> None:
         os.kill(os.getpid(), signum)
         await asyncio.wait_for(signals.stopping.wait(), 10)
         assert signals.stop_signal is signum
+
+
+async def test_the_first_stop_signal_is_logged() -> None:
+    """The log says at once that an end was asked for, and by which signal: a platform may kill before it is reached."""
+    with structlog.testing.capture_logs() as lines, Signals() as signals, signals.subscribe(lambda _: None):
+        for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), signum)
+            await asyncio.sleep(0)
+        await asyncio.wait_for(signals.hurry.wait(), 10)
+    assert lines == [{"event": "stopping", "signal": "SIGTERM", "log_level": "info"}]
 
 
 async def test_close_restores_defaults() -> None:

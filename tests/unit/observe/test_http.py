@@ -93,6 +93,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     path = tmp_path_factory.mktemp("s") / "r.sock"
     port = await server.listen("127.0.0.1", 0)
     await server.control(path)
+    await server.serve()
     yield Served(daemon, server, port, path)
     await server.close()
 
@@ -189,6 +190,37 @@ async def test_an_address_that_is_taken(served: Served) -> None:
     with pytest.raises(UsageError, match=r"http_listen: expected an address that is free.*off"):
         await other.listen("127.0.0.1", served.port)
     await other.close()
+
+
+async def test_who_connects_early_is_answered_later(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An address can be connected to once it is taken, and the request waits until the server answers.
+
+    So a probe that comes while replicad still loads is late, not refused.
+    """
+    server = HttpServer(Daemon(), Metrics(version="1", wall_seconds=time.time))
+    path = tmp_path_factory.mktemp("s") / "r.sock"
+    port = await server.listen("127.0.0.1", 0)
+    await server.control(path)
+    early = [await asyncio.open_connection("127.0.0.1", port), await asyncio.open_unix_connection(str(path))]
+    for _, writer in early:
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    await server.serve()
+    for reader, writer in early:
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    await server.close()
+
+
+async def test_closing_lets_go_of_what_was_never_served(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A server that is closed before it answers leaves no address taken and no socket file."""
+    server = HttpServer(Daemon(), Metrics(version="1", wall_seconds=time.time))
+    path = tmp_path_factory.mktemp("s") / "r.sock"
+    port = await server.listen("127.0.0.1", 0)
+    await server.control(path)
+    await server.close()
+    assert not path.exists()
+    assert await server.listen("127.0.0.1", port) == port
+    await server.close()
 
 
 async def test_a_trap_clients_that_hold_the_daemon_at_its_end(served: Served) -> None:

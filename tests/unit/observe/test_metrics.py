@@ -77,7 +77,7 @@ def test_the_lint_itself_complains(family: Metric, complaint: str) -> None:
 
 def test_every_number_of_a_database_is_exposed() -> None:
     """Every attribute of DatabaseMetrics is a row of the table and a family of the scrape."""
-    fields = set(DatabaseMetrics.__dataclass_fields__)
+    fields = set(DatabaseMetrics.__struct_fields__)
     assert {row.field for row in DATABASE_ROWS} == fields
     families = _families(_metrics())
     for row in DATABASE_ROWS:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.errors import AlreadyRunning, FileUnusable, UsageError
-from replicad.observe.sockets import MAX_PATH_BYTES, PrivateSocket
+from replicad.observe.sockets import MAX_PATH_BYTES, PrivateSocket, listen_on_tcp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -119,3 +119,44 @@ def test_a_successors_socket_is_not_taken_away(path: Path, opened: PrivateSocket
     assert path.exists()
     successor.close()
     assert not path.exists()
+
+
+def _resolves_to(*addresses: tuple[str, int]) -> Callable[..., object]:
+    """Return a look-up that knows one name."""
+    return lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+
+def test_a_name_stands_for_all_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each address of a name is listened on; one that this machine does not have is left out.
+
+    Seen to fail when that was an error: `localhost` is refused on a machine without IPv6. (192.0.2.1 is nobody's.)
+    """
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", _resolves_to(("127.0.0.1", 0), ("192.0.2.1", 0), ("127.0.0.2", 0)))
+        listeners = listen_on_tcp("name", 0)
+    assert [listener.getsockname()[0] for listener in listeners] == ["127.0.0.1", "127.0.0.2"]
+    for listener in listeners:
+        socket.create_connection(listener.getsockname(), timeout=10).close()
+        listener.close()
+
+
+def test_a_taken_address_leaves_none_listening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When one address of a name is taken, none of the others is listened on either.
+
+    Seen to fail without the closing.
+    """
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            free = other.getsockname()
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", _resolves_to(free, taken.getsockname()))
+            with pytest.raises(OSError, match="in use"):
+                listen_on_tcp("name", 0)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(free, timeout=10)
+
+
+def test_an_address_of_another_machine() -> None:
+    """An address that is none of this machine's is an error."""
+    with pytest.raises(OSError, match="assign"):
+        listen_on_tcp("192.0.2.1", 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,22 @@ def test_conversion_beside_a_busy_application(tmp_path: Path) -> None:
     assert not convert_to_wal(path, busy_timeout_seconds=0)
     connection.execute("COMMIT")
     assert convert_to_wal(path, busy_timeout_seconds=0)
+    connection.close()
+
+
+def test_conversion_waits_for_the_end_of_a_transaction(tmp_path: Path) -> None:
+    """A transaction that is open when the switch is tried, and ends in time, does not put it off.
+
+    Seen to fail with SQLite's own busy timeout alone: it does not wait for a lock that it wants while it has another.
+    """
+    path = tmp_path / "app.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t (n); BEGIN IMMEDIATE; INSERT INTO t VALUES (1)")
+    ending = threading.Timer(0.1, connection.execute, ("COMMIT",))
+    ending.start()
+    assert convert_to_wal(path, busy_timeout_seconds=10)
+    ending.join()
+    assert journal_mode(path) == "wal"
     connection.close()
 
 

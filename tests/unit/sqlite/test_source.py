@@ -281,3 +281,22 @@ def test_no_lock_is_dropped(source: Source, database: Path) -> None:
     os.close(os.open(database, os.O_RDONLY))  # the trap itself
     another_comes_and_goes()
     assert not wal.exists(), "the trap is gone: then SQLite has changed, and this test proves nothing any more"
+
+
+def test_looking_for_a_checkpoint_copies_nothing(source: Source, application: Application) -> None:
+    """Whether somebody is inside a checkpoint is found out without copying a frame, however often it is asked.
+
+    Seen to fail with a checkpoint that was not interrupted: after an outage a restart could not tell the transactions
+    apart that had been committed during it.
+    """
+    source.hold()
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    source.hold_next()
+    source.release_previous()
+    before = source.index()
+    assert before.backfilled < before.frames
+    for _ in range(3):
+        assert not source.is_checkpointing()
+    assert source.index() == before
+    assert source.backfill()
+    assert source.index().backfilled == before.frames

@@ -5,6 +5,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,38 @@ async def test_late_write_of_a_loser() -> None:
     assert await _create(truth, MINE)
     await late.settle()
     assert await truth.get("claims/1") == MINE
+
+
+class _LosesFirstAnswer(FaultyStore):
+    """A store of which the answer to the first create is lost."""
+
+    async def create(self, key: str, body: bytes) -> None:
+        self.faults = Faults(lost_answer=1.0 if not self.count("create") else 0.0)
+        try:
+            await super().create(key, body)
+        finally:
+            self.faults = Faults()
+
+
+@pytest.mark.parametrize(
+    ("kind", "standing", "logged"),
+    [
+        (_LosesFirstAnswer, None, [True]),
+        (_LosesFirstAnswer, OTHER, [False]),
+        (FaultyStore, OTHER, []),  # a plain no
+        (FaultyStore, None, []),
+    ],
+)
+async def test_a_lost_answer_is_logged_when_it_is_settled(
+    kind: type[FaultyStore], standing: bytes | None, logged: list[bool]
+) -> None:
+    """Who looks for why an instance did or did not start finds that its claim was settled by reading it back."""
+    store = kind(MemoryStore())
+    if standing is not None:
+        await store.store.put("claims/1", standing)
+    with structlog.testing.capture_logs() as lines:
+        assert await _create(store, MINE) is (standing is None)
+    assert [line["ours"] for line in lines if line["event"] == "lost_answer_settled"] == logged
 
 
 async def test_store_that_is_away() -> None:

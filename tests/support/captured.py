@@ -1,0 +1,171 @@
+"""A capture in the test's own process, any part of it replaced by a sabotaged one; and the two that may notice.
+
+    with Captured(path, capture=Swapped) as captured:
+        captured.commit("INSERT INTO t VALUES (randomblob(9000))")
+        captured.read()
+        assert captured.proof_fails()       # replicad's own: a snapshot is held against the page table
+        assert captured.states_differ()     # what only a test can know: which states the source really had
+
+The application is of the same SQLite library: the POSIX locks of two libraries in one process do not see each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import apsw
+import structlog
+
+from replicad.errors import ProofFailed
+from replicad.host.clock import SystemClock
+from replicad.host.threads import Threads
+from replicad.observe.metrics import Metrics
+from replicad.position import TXID, Epoch
+from replicad.replicate.capture import Beginning, Capture, CaptureLimits, Reached
+from replicad.replicate.continuity import open_at
+from replicad.replicate.lineage import Lineage
+from replicad.replicate.ship import Shipper
+from replicad.replicate.snapshots import Snapshots
+from replicad.segment import SegmentHeader, decode
+from replicad.sqlite.source import Source
+from replicad.sqlite.wal_file import WALFile
+from replicad.store.memory import MemoryStore
+from replicad.wal import PageTable
+from tests.support.oracle import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from replicad.replicate.pinned import Pinned
+
+_EPOCH = Epoch(1)
+_DATABASE_ID = "sabotage"
+_LIMITS = CaptureLimits(segment_bytes=8 << 20, compression_level=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a capture is put together from."""
+
+    capture: type[Capture] = Capture
+    source: type[Source] = Source
+    wal: type[WALFile] = WALFile
+    table: type[PageTable] = PageTable
+
+
+class Captured:
+    """One database, its application, and a capture beside it. Use as a context manager."""
+
+    def __init__(self, path: Path, parts: Parts) -> None:
+        """Begin to follow a database that was just made."""
+        self.application = apsw.Connection(str(path))
+        self.application.pragma("journal_mode", "wal")
+        self.application.pragma("wal_autocheckpoint", 0)
+        self.application.pragma("cache_size", 10)  # what does not fit is in the WAL before the commit
+        self.application.execute("CREATE TABLE t (a)")
+        self.source = parts.source(path)
+        self.source.wal = parts.wal(path)
+        opening = open_at(self.source, [])
+        header = SegmentHeader(
+            database_id=_DATABASE_ID,
+            epoch=_EPOCH,
+            page_size=self.source.page_size,
+            first_txid=TXID(2),
+            checksum_before=opening.table.checksum,
+            pages_before=opening.table.pages,
+        )
+        beginning = Beginning(table=_as(parts.table, opening.table), position=opening.position, header=header)
+        self.capture = parts.capture(self.source, beginning, limits=_LIMITS, clock=SystemClock())
+        self._states: list[tuple[int, int]] = []  # of the source, after each of its transactions
+        self._captured: list[tuple[int, int]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
+        self.application.close()
+
+    # --- the application -----------------------------------------------------------------------------
+
+    def commit(self, *statements: str) -> None:
+        """Commit each statement by itself, and note the state it made."""
+        for statement in statements:
+            self.application.execute(statement)
+            state, image, size = State(self.source.page_size), self.application.serialize("main"), self.source.page_size
+            for number in range(len(image) // size):
+                state.write(number + 1, image[number * size : (number + 1) * size])
+            self._states.append((state.checksum, state.pages))
+
+    def roll_back(self, *statements: str) -> None:
+        """Let a transaction do something, and undo it."""
+        self.application.execute("BEGIN")
+        for statement in statements:
+            self.application.execute(statement)
+        self.application.execute("ROLLBACK")
+
+    # --- the capture ---------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Read what is committed."""
+        assert self.capture.read() is Reached.END
+        self.take()
+
+    def take(self) -> None:
+        """Take what was read, as it would be sent."""
+        if self.capture.open_segment is not None:
+            segment, position = self.capture.seal()
+            index = decode(b"".join([*segment.take(), *segment.finish(position)]), what="the segment")
+            self._captured += [(transaction.checksum, transaction.pages) for transaction in index.transactions]
+
+    # --- who notices ---------------------------------------------------------------------------------
+
+    def proof_fails(self) -> bool:
+        """Return whether a snapshot that is taken now finds that the database is not what capture made of it."""
+        try:
+            asyncio.run(self._snapshot())
+        except ProofFailed:
+            return True
+        finally:
+            self.take()
+        return False
+
+    async def _snapshot(self) -> None:
+        threads = Threads("sabotage", 1)
+        metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
+        shipper = Shipper(MemoryStore(), threads, metrics, structlog.get_logger())
+        lineage = Lineage(database_id=_DATABASE_ID, epoch=_EPOCH, claim_id="")
+        snapshots = Snapshots(shipper, lineage, threads, metrics, concurrency=1)
+        try:
+            await snapshots.store(_Pins(self.capture, threads), reason="proof", now_ms=1)
+        finally:
+            await threads.close()
+
+    def states_differ(self) -> bool:
+        """Return whether the transactions that were captured are others than those that were committed."""
+        return self._captured != self._states
+
+
+class _Pins:
+    """Holds states still for a snapshot; nobody wants a pin back."""
+
+    def __init__(self, capture: Capture, threads: Threads) -> None:
+        self.let_go = asyncio.Event()
+        self._capture = capture
+        self._threads = threads
+
+    async def take(self) -> Pinned:
+        pinned = await self._threads.run(self._capture.pin_state)
+        assert pinned is not None
+        return pinned
+
+    async def release(self, pinned: Pinned) -> None:
+        await self._threads.run(pinned.release)
+
+
+def _as(kind: type[PageTable], table: PageTable) -> PageTable:
+    other = kind(table.page_size)
+    other.checksum, other._pages, other._hashes = table.checksum, table._pages, table._hashes
+    return other

@@ -1,0 +1,89 @@
+"""One open database while it is followed: what a sync waits for, and what the numbers say meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.support.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from tests.unit.replicate.conftest import Stage
+
+
+async def begun(stage: Stage) -> None:
+    """Bring it to where a snapshot and a segment are stored."""
+    stage.insert(0)
+    await stage.start()
+    await stage.until("snapshot_stored")
+    stage.insert(1)
+    await stage.sync()
+
+
+async def test_a_sync_does_not_chase_a_writer(stage: Stage) -> None:
+    """A sync promises what was committed when it was asked, and returns though others go on committing for ever."""
+    await begun(stage)
+    stop = asyncio.Event()
+    written = 1
+
+    async def write() -> None:
+        nonlocal written
+        while not stop.is_set():
+            written += 1
+            stage.insert(written)
+            await asyncio.sleep(0)
+
+    writing = asyncio.create_task(write())
+    try:
+        for _ in range(10):
+            before = written
+            assert await stage.sync() >= before + 1
+    finally:
+        stop.set()
+        await writing
+    assert await stage.sync() == written + 1
+    await stage.check_newest()
+
+
+async def test_the_numbers_of_an_outage(stage: Stage) -> None:
+    """While the store is away the numbers say what waits and since when; behind it nothing waits any more."""
+    await begun(stage)
+    metrics = stage.metrics
+    await wait_until_async(lambda: metrics.durable_txid == 2)  # they follow in a moment
+    assert (metrics.captured_txid, metrics.pending_transactions) == (2, 0)
+    stage.store.reachable = False
+    stage.insert(2, 3)
+    await wait_until_async(lambda: metrics.pending_transactions == 2 and metrics.pending_bytes > 0)
+    await wait_until_async(lambda: metrics.lag_seconds() > 0.05)
+    assert (metrics.captured_txid, metrics.durable_txid, metrics.store_reachable) == (4, 2, False)
+    stage.store.reachable = True
+    await stage.sync()
+    await wait_until_async(lambda: metrics.pending_transactions == 0)
+    assert (metrics.captured_txid, metrics.durable_txid, metrics.store_reachable) == (4, 4, True)
+    assert (metrics.pending_bytes, metrics.lag_seconds()) == (0, 0)
+    pages = stage.connection.pragma("page_count")
+    assert (metrics.database_pages, metrics.database_bytes) == (pages, pages * 4096)
+
+
+async def test_a_rollback_is_no_transaction(stage: Stage) -> None:
+    """What was written and taken back has no number, and the next commit has the next one."""
+    await begun(stage)
+    stage.connection.pragma("cache_size", 5)
+    for _ in range(3):
+        stage.connection.execute("BEGIN")
+        stage.insert(*range(1000, 1100), size_bytes=3000)
+        stage.connection.execute("ROLLBACK")
+        assert await stage.sync() == 2
+    stage.insert(2)
+    assert await stage.sync() == 3
+    await stage.check_newest()
+    assert (await stage.states())[3] == [0, 1, 2]
+
+
+async def test_a_commit_that_changes_nothing(stage: Stage) -> None:
+    """A transaction that writes the same values again is one all the same when SQLite writes its pages."""
+    await begun(stage)
+    stage.connection.execute("UPDATE t SET v = v")
+    txid = await stage.sync()
+    await stage.check_newest()
+    assert list(await stage.states()) == list(range(1, txid + 1))

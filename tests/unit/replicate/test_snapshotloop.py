@@ -1,0 +1,117 @@
+"""When snapshots are taken, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from replicad.snapshot import decode_manifest
+from tests.support.waiting import wait_until_async
+
+if TYPE_CHECKING:
+    from tests.unit.replicate.conftest import Stage
+
+
+async def begun(stage: Stage) -> None:
+    """Bring it to where a snapshot and a segment are stored."""
+    stage.insert(0)
+    await stage.start()
+    await stage.until("snapshot_stored")
+    stage.insert(1)
+    await stage.sync()
+
+
+def reasons(stage: Stage) -> list[str]:
+    """Return why each snapshot was taken."""
+    return [line["reason"] for line in stage.found("snapshot_stored")]
+
+
+async def test_nothing_is_sent_before_the_first_snapshot(stage: Stage) -> None:
+    """A segment without a snapshot below it could not be restored: it waits, and so does who asks for a sync."""
+    stage.insert(0)
+    stage.store.shut = ("put", "/snapshots/")
+    await stage.start()
+    stage.insert(1, 2)
+    syncing = asyncio.create_task(stage.sync())
+    await wait_until_async(lambda: stage.store.count("put", "/snapshots/"))
+    for number in range(3, 10):
+        stage.insert(number)
+        await asyncio.sleep(0.01)
+    assert not stage.store.count("put", "/log/")
+    assert not syncing.done()
+    stage.store.shut = None
+    await syncing
+    await stage.sync()
+    assert await stage.check_newest() == 10
+
+
+async def test_a_log_that_outweighs_the_database(stage: Stage) -> None:
+    """When the log is heavier than the database as stored, a snapshot is taken without anybody asking.
+
+    Updates of the same rows make the log grow, and not the database.
+    """
+    stage.flags |= {"snapshot_interval": "1h", "snapshot_log_ratio": "0.1"}
+    stage.connection.execute("BEGIN")
+    stage.insert(*range(1200), size_bytes=10_000)
+    stage.connection.execute("COMMIT")
+    await stage.start()
+    await stage.until("snapshot_stored")
+    for _ in range(40):
+        stage.connection.execute("UPDATE t SET v = randomblob(10000) WHERE n < 100")
+        await stage.sync()
+        if len(reasons(stage)) > 1:
+            break
+    await stage.until("snapshot_stored", 2)
+    assert reasons(stage)[0] == "first"
+    assert reasons(stage)[1] not in {"first", "interval", "command"}
+    await stage.sync()
+    await stage.check_newest()
+
+
+async def test_a_request_during_an_outage(stage: Stage) -> None:
+    """A snapshot that is asked for while the store is away is stored when it is back, and then answered."""
+    await begun(stage)
+    stage.store.reachable = False
+    stage.insert(2)
+    asking = asyncio.create_task(stage.follower.snapshot("command"))
+    await stage.until("store_unreachable")
+    assert not asking.done()
+    stage.store.reachable = True
+    manifest = await asyncio.wait_for(asking, 20)
+    stored = [decode_manifest(body, what=key) for key, body in (await stage.objects()).items() if "/snapshots/" in key]
+    assert manifest in stored
+    assert manifest.reason == "command"
+
+
+async def test_one_who_gives_up_does_not_take_it_from_the_others(stage: Stage) -> None:
+    """Two wait for one snapshot; one goes away; the other still gets it."""
+    await begun(stage)
+    stage.store.shut = ("put", "/snapshots/")
+    stage.insert(2)
+    first, second = (asyncio.create_task(stage.follower.snapshot("command")) for _ in range(2))
+    await wait_until_async(lambda: stage.store.count("put", "/snapshots/") > 1)
+    first.cancel()
+    await asyncio.wait((first,))
+    stage.store.shut = None
+    manifest = await asyncio.wait_for(second, 20)
+    assert first.cancelled()
+    assert manifest.txid == 3
+    assert reasons(stage).count("command") == 1
+
+
+async def test_the_interval_goes_on_across_a_restart(stage: Stage) -> None:
+    """A daemon that is restarted more often than the interval takes its snapshots all the same.
+
+    The age of the newest one counts, not that of the process. Seen to fail with the time since the start in its place.
+    """
+    stage.flags |= {"snapshot_interval": "2s"}
+    await begun(stage)
+    for number in range(2, 40):
+        await stage.stop()
+        await stage.start()
+        stage.insert(number)
+        await stage.sync()
+        if "interval" in reasons(stage):
+            break
+        await asyncio.sleep(0.1)
+    assert "interval" in reasons(stage)
