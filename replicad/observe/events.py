@@ -36,6 +36,7 @@ SEGMENT_SHIPPED: Final = "segment_shipped"  # its transactions are durable
 SHIP_FAILED: Final = "ship_failed"  # it is tried again
 SNAPSHOT_STORED: Final = "snapshot_stored"
 SNAPSHOT_FAILED: Final = "snapshot_failed"  # it is tried again
+OBJECTS_LOST: Final = "objects_lost"  # somebody deleted what was stored; what a restore of now needs is stored again
 STORE_UNREACHABLE: Final = "store_unreachable"  # said once per outage
 STORE_REFUSED: Final = "store_refused"  # credentials or permissions
 STORE_RECOVERED: Final = "store_recovered"  # the outage is over

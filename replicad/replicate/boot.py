@@ -6,12 +6,14 @@ fenced, so it is in the listing that is read behind the claim.
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.errors import LocalDiffers, NoBackup
 from replicad.host.files import move_aside
+from replicad.host.machine import instance_name
 from replicad.observe import events
 from replicad.plan.boot import Course, Local, decide
 from replicad.plan.line import Line, line_of_history
@@ -20,7 +22,7 @@ from replicad.position import TXID
 from replicad.replicate.follower import Opened, Stored, open_source
 from replicad.replicate.head import read_heads, read_manifest
 from replicad.replicate.lineage import Lineage
-from replicad.replicate.own import Owned, store_start
+from replicad.replicate.own import Owned, founding_records, store_start
 from replicad.restore.history import read_history
 from replicad.restore.progress import Silent
 from replicad.restore.request import Integrity, Limits, RestoreRequest
@@ -88,11 +90,15 @@ class Boot:
             restored = await self._restore()
             opened = await self.tools.threads.run(self._open, known)
         database_id = line.database_id if line else uuid.uuid4().hex
-        lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=self.owned.claim_id)
         # A crash between claim and start leaves an epoch that is still ours and has no start yet.
         if not ours or line is None or line.head != epoch:
             parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
-            await store_start(self.store, lineage, parent.position if parent else None, clock=self.tools.clock)
+            position = parent.position if parent else None
+            start = await store_start(self.store, database_id, epoch, position, clock=self.tools.clock)
+        else:
+            start = line.epochs[-1].start
+        records = founding_records(self.owned.claim_id, start, instance=instance_name(os.environ))
+        lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=self.owned.claim_id, records=records)
         manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
         return Booted(
             lineage=lineage,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from replicad.position import Epoch
 
 
@@ -16,3 +18,4 @@ class Lineage:
     database_id: str  # random, made once with the first epoch: no object of another database fits in
     epoch: Epoch
     claim_id: str
+    records: Mapping[str, bytes] = field(default_factory=dict)  # by key: what the epoch cannot be restored without

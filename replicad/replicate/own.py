@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from replicad.host.clock import Clock
-    from replicad.replicate.lineage import Lineage
     from replicad.replicate.state_file import StateFile
     from replicad.store.protocol import ObjectStore
 
@@ -118,18 +117,28 @@ async def claim(store: ObjectStore, epoch: Epoch, *, instance: str, clock: Clock
     return mine.id
 
 
-async def store_start(store: ObjectStore, lineage: Lineage, parent: Position | None, *, clock: Clock) -> None:
-    """Store from which transaction the epoch continues; None: from nothing."""
+async def store_start(
+    store: ObjectStore, database_id: str, epoch: Epoch, parent: Position | None, *, clock: Clock
+) -> EpochStart:
+    """Store from which transaction the epoch continues (None: from nothing); return what was stored."""
     start = EpochStart(
-        database_id=lineage.database_id,
-        epoch=lineage.epoch,
+        database_id=database_id,
+        epoch=epoch,
         parent_epoch=parent.epoch if parent else 0,
         parent_txid=parent.txid if parent else 0,
         checksum=f"{parent.checksum if parent else 0:016x}",
         pages=parent.pages if parent else 0,
         started_ms=clock.now_ms(),
     )
-    await store.put(start_key(lineage.epoch), encode_record(start))
+    await store.put(start_key(epoch), encode_record(start))
+    return start
+
+
+def founding_records(claim_id: str, start: EpochStart, *, instance: str) -> dict[str, bytes]:
+    """Return, by key, the documents that an epoch rests on, to be stored again should somebody delete them."""
+    claim = Claim(id=claim_id, epoch=start.epoch, claimed_ms=start.started_ms, instance=instance)
+    epoch = Epoch(start.epoch)
+    return {claim_key(epoch): encode_record(claim), start_key(epoch): encode_record(start)}
 
 
 async def store_end(store: ObjectStore, position: Position, *, clock: Clock) -> None:

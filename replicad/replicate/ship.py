@@ -15,7 +15,7 @@ from replicad.layout import CLAIMS
 from replicad.observe import events
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from structlog.typing import FilteringBoundLogger
 
@@ -65,6 +65,20 @@ class Shipper:
     async def object(self, key: str, body: bytes) -> None:
         """Store any other object; returns when it is stored."""
         await self._until_stored(lambda: self._store.put(key, body))
+
+    async def lost(self, keys: Iterable[str], prefixes: Iterable[str]) -> set[str]:
+        """Return which of these stored keys are not there any more; each begins with one of the prefixes."""
+        lost: set[str] = set()
+        async for attempt in self._patiently():
+            with attempt:
+                lost = set(keys)
+                for prefix in prefixes:
+                    async for found in self._store.list(prefix):
+                        lost.discard(found.key)
+        if lost:
+            self._metrics.errors["ObjectsLost"] += len(lost)
+            self._log.error(events.OBJECTS_LOST, objects=len(lost), first=min(lost))
+        return lost
 
     async def until_back(self) -> None:
         """Wait until the store answers again, at once when it was not away; sends nothing."""

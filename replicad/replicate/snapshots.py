@@ -10,8 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replicad.errors import ProofFailed
-from replicad.layout import ManifestKey, chunk_key
-from replicad.position import Epoch
+from replicad.layout import ManifestKey, chunk_key, chunks_prefix
+from replicad.position import TXID, Epoch
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned, StateMoved
 from replicad.snapshot import Chunk, Manifest, chunk_name, chunk_pages, compress_chunk, encode_manifest
 from replicad.sqlite.image import split
@@ -74,6 +74,8 @@ class Snapshots:
             ProofFailed: the database is not as the page table says; nothing was stored that counts.
             StateMoved: no state could be held still long enough; what was stored by then need not be sent again.
         """
+        if self.newest is not None:
+            await self._look_after(self.newest)
         try:
             complete = False
             while not complete:
@@ -97,6 +99,25 @@ class Snapshots:
         self._stored = {chunk.name: chunk for chunk in manifest.chunks}
         self._metrics.snapshots += 1
         return manifest, pinned
+
+    async def _look_after(self, newest: Manifest) -> None:
+        """Hold what is thought to be stored against the store: a lifecycle rule, or a hand, may have deleted it.
+
+        What is missing is forgotten, and so sent again with the snapshot that begins; a database without writes, and
+        thus without snapshots, is not looked after here.
+        """
+        chunks = {chunk_key(Epoch(chunk.epoch), chunk.name): chunk for chunk in self._stored.values()}
+        records = self._lineage.records
+        manifest = str(ManifestKey(epoch=Epoch(newest.epoch), txid=TXID(newest.txid), ms=newest.commit_ms))
+        folders = {chunks_prefix(Epoch(chunk.epoch)) for chunk in chunks.values()}
+        missing = await self._shipper.lost([*chunks, *records, manifest], sorted({*folders, *records, manifest}))
+        if not missing:
+            return
+        for key in sorted(missing & records.keys()):
+            await self._shipper.object(key, records[key])
+        gone = {chunks[key].name for key in missing & chunks.keys()}
+        self._stored = {name: chunk for name, chunk in self._stored.items() if name not in gone}
+        self._found = {number: chunk for number, chunk in self._found.items() if chunk.name not in gone}
 
     def _manifest(self, pinned: Pinned, *, reason: str, now_ms: int) -> Manifest:
         page_size, per_chunk = self._form

@@ -7,7 +7,6 @@ from replicad.errors import OwnedByAnother
 from replicad.layout import claim_key, end_key, start_key
 from replicad.ownership.records import Claim, decode_claim, decode_end, decode_start, encode_record
 from replicad.position import NO_WAL, TXID, Epoch, Position
-from replicad.replicate.lineage import Lineage
 from replicad.replicate.own import claim, highest_claim, own, store_end, store_start
 from replicad.replicate.state_file import StateFile, state_of
 from replicad.store.memory import MemoryStore
@@ -90,11 +89,10 @@ async def test_the_slower_of_two_is_told_who_was_faster() -> None:
 async def test_start_and_end_say_where_an_epoch_lies() -> None:
     """The start names the parent's transaction, the end the last one; without a parent the start names none."""
     store = MemoryStore()
-    lineage = Lineage(database_id="db", epoch=Epoch(2), claim_id="c")
-    await store_start(store, lineage, POSITION, clock=ManualClock())
+    await store_start(store, "db", Epoch(2), POSITION, clock=ManualClock())
     start = decode_start(await store.get(start_key(Epoch(2))), what="start")
     assert (start.position, start.database_id) == (POSITION, "db")
-    await store_start(store, Lineage(database_id="db", epoch=Epoch(1), claim_id="c"), None, clock=ManualClock())
+    await store_start(store, "db", Epoch(1), None, clock=ManualClock())
     assert decode_start(await store.get(start_key(Epoch(1))), what="start").parent_txid == 0
     await store_end(store, POSITION, clock=ManualClock())
     assert decode_end(await store.get(end_key(Epoch(1))), what="end").position == POSITION
