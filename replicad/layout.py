@@ -14,10 +14,14 @@ from replicad.position import TXID, Epoch
 
 CLAIMS = "claims/"
 EPOCHS = "epochs/"
+HANDOVER = "handover/"
+"""Notes between two owners; no part of the history."""
 
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
 _MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
+_HANDOVER = re.compile(rf"handover/{_EPOCH}\.json")
+_ACK = re.compile(rf"handover/{_EPOCH}\.ack\.json")
 _START = re.compile(rf"epochs/{_EPOCH}/start\.json")
 _END = re.compile(rf"epochs/{_EPOCH}/end\.json")
 _SEGMENT = re.compile(rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>{_MS})\.seg")
@@ -65,6 +69,16 @@ def claim_key(epoch: Epoch) -> str:
     return f"{CLAIMS}{epoch:08x}.json"
 
 
+def handover_key(epoch: Epoch) -> str:
+    """Return the key under which a newcomer asks for the epoch; the owner of the one before looks there."""
+    return f"{HANDOVER}{epoch:08x}.json"
+
+
+def ack_key(epoch: Epoch) -> str:
+    """Return the key under which the owner of the epoch before says that it is alive, and heard."""
+    return f"{HANDOVER}{epoch:08x}.ack.json"
+
+
 def start_key(epoch: Epoch) -> str:
     """Return the key that says which transaction the epoch continues from."""
     return f"{epoch_prefix(epoch)}start.json"
@@ -75,14 +89,29 @@ def end_key(epoch: Epoch) -> str:
     return f"{epoch_prefix(epoch)}end.json"
 
 
+def chunks_prefix(epoch: Epoch) -> str:
+    """Return the folder of the chunks that were first stored in the epoch."""
+    return f"{epoch_prefix(epoch)}chunks/"
+
+
 def chunk_key(epoch: Epoch, name: str) -> str:
     """Return the key of a snapshot chunk; `name` is the SHA-256 of its raw bytes in hexadecimal."""
-    return f"{epoch_prefix(epoch)}chunks/{name}.zst"
+    return f"{chunks_prefix(epoch)}{name}.zst"
 
 
 def parse_claim(key: str) -> Epoch | None:
     """Return the epoch a claim key names, or None for any other key."""
     return _epoch(_CLAIM, key)
+
+
+def parse_handover(key: str) -> Epoch | None:
+    """Return the epoch that a request is for, or None for any other key."""
+    return _epoch(_HANDOVER, key)
+
+
+def parse_ack(key: str) -> Epoch | None:
+    """Return the epoch that an answer is about, or None for any other key."""
+    return _epoch(_ACK, key)
 
 
 def parse_start(key: str) -> Epoch | None:
