@@ -95,8 +95,7 @@ class Follower:
     async def run(self) -> None:
         """Open, follow, and again."""
         while True:
-            opened = self._opened or await self._open()
-            self._opened = None
+            opened = await self._take_opened() or await self._open()
             try:
                 await self._hold_session(opened)
                 await self._pause_in_outage()
@@ -191,6 +190,14 @@ class Follower:
         self.following.log.info(events.EPOCH_ENDED, epoch=position.epoch, txid=position.txid)
 
     # --- opening -----------------------------------------------------------------------------------
+
+    async def _take_opened(self) -> Opened | None:
+        """Return the database as boot opened it; None when there was none, or when it is still to be converted."""
+        opened, self._opened = self._opened, None
+        if opened is None or opened.source.is_wal or self.following.settings.wal == "keep":
+            return opened
+        await self.following.tools.threads.run(opened.source.close)  # the application was too busy for it at boot
+        return None
 
     async def _open(self) -> Opened:
         following, threads = self.following, self.following.tools.threads

@@ -6,8 +6,8 @@ may have been reset between the look at the index and the read.
 
 A committed frame may have zeros for salts and checksum. A writer that overwrites a frame of its own open transaction
 (one that did not fit its cache) leaves them out of all that it writes from there on, and fills them in when it commits
-(wal.c, iReCksum); with two versions of SQLite on one database, frames were seen that stayed so behind their commit.
-Readers go by the index and do not mind, and so it is here.
+(wal.c, iReCksum). An older SQLite (seen with 3.40.1, not with 3.54.1) forgets that after a rollback to a savepoint, and
+such frames stay so behind their commit. Readers go by the index and do not mind, and so it is here.
 """
 
 from __future__ import annotations

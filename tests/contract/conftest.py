@@ -12,9 +12,10 @@ import pytest
 from replicad.store.directory import DirectoryStore
 from replicad.store.memory import MemoryStore
 from replicad.store.open import StoreOptions, open_store
-from tests.support import rclone_server
+from tests.support import rclone_server, versitygw_server
 from tests.support.moto_server import CREDENTIALS, REGION, MotoServer, running_moto
 from tests.support.rclone_server import RcloneServer, running_rclone, why_no_rclone
+from tests.support.versitygw_server import VersitygwServer, running_versitygw, why_no_versitygw
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from replicad.store.protocol import ObjectStore
 
-STORES = ("memory", "directory", "moto-path", "moto-virtual", "rclone")
+STORES = ("memory", "directory", "moto-path", "moto-virtual", "rclone", "versitygw")
 LIARS = frozenset({"rclone"})
 """Stores that answer a conditional write with yes whatever is there."""
 
@@ -51,6 +52,16 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RcloneServer | 
         yield server
 
 
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VersitygwServer | None]:
+    """A versitygw server for the whole run, or None where it cannot be built."""
+    if why_no_versitygw() is not None:
+        yield None
+        return
+    with running_versitygw(tmp_path_factory.mktemp("versitygw")) as server:
+        yield server
+
+
 @pytest.fixture
 def _localhost_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every name below localhost mean this machine, as RFC 6761 has it and not every resolver knows."""
@@ -74,12 +85,13 @@ class Servers:
 
     moto: MotoServer
     rclone: RcloneServer | None
+    versitygw: VersitygwServer | None
 
 
 @pytest.fixture(scope="session")
-def servers(moto: MotoServer, rclone: RcloneServer | None) -> Servers:
+def servers(moto: MotoServer, rclone: RcloneServer | None, versitygw: VersitygwServer | None) -> Servers:
     """All servers, up before the first test that needs one."""
-    return Servers(moto=moto, rclone=rclone)
+    return Servers(moto=moto, rclone=rclone, versitygw=versitygw)
 
 
 @pytest.fixture
@@ -103,7 +115,15 @@ async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:
             endpoint = f"http://s3.localhost:{moto.port}"
             url = f"s3://{moto.new_bucket()}?endpoint={endpoint}&region={REGION}&path_style=false"
             return await open_store(url, PATIENCE)
-    if servers.rclone is None:
+        case "rclone":
+            return await _open_rclone(servers.rclone)
+        case "versitygw":
+            return await _open_versitygw(servers.versitygw)
+    raise AssertionError(kind)
+
+
+async def _open_rclone(server: RcloneServer | None) -> ObjectStore:
+    if server is None:
         pytest.skip(str(why_no_rclone()))
     credentials = dataclasses.replace(
         PATIENCE,
@@ -111,4 +131,15 @@ async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:
         access_key_id=rclone_server.ACCESS_KEY_ID,
         secret_access_key=rclone_server.SECRET_ACCESS_KEY,
     )
-    return await open_store(servers.rclone.new_bucket_url(), credentials)
+    return await open_store(server.new_bucket_url(), credentials)
+
+
+async def _open_versitygw(server: VersitygwServer | None) -> ObjectStore:
+    if server is None:
+        pytest.skip(str(why_no_versitygw()))
+    credentials = dataclasses.replace(
+        PATIENCE,
+        access_key_id=versitygw_server.ACCESS_KEY_ID,
+        secret_access_key=versitygw_server.SECRET_ACCESS_KEY,
+    )
+    return await open_store(server.new_bucket_url(), credentials)

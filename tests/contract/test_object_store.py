@@ -42,6 +42,8 @@ async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
+pytestmark = pytest.mark.timeout(120, func_only=True)  # one of the servers may have to be built first, once
+
 honest_stores = pytest.mark.parametrize("kind", [kind for kind in STORES if kind not in LIARS], indirect=True)
 """For tests of creates: a store that ignores conditional writes cannot pass; `test_probe` finds it out."""
 

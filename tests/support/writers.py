@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _REPOSITORY = Path(__file__).parents[2]
 _ANSWER_SECONDS = 30.0  # until a writer reaches its next pause between two transactions, its busy timeout included
 _SUM_MASK = (1 << 62) - 1
+_CACHE_PAGES = 20  # what does not fit is in the WAL before the commit
 
 SCHEMA = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, k INTEGER NOT NULL, v BLOB NOT NULL);
@@ -166,7 +167,7 @@ class _Writer:
         database = _Connection(self._options.database, self._options.engine)
         database.query(f"PRAGMA wal_autocheckpoint={self._random.choice([1, 10, 100, 1000])}")
         database.query("PRAGMA synchronous=OFF")
-        database.query("PRAGMA cache_size=20")  # what does not fit is in the WAL before the commit
+        database.query(f"PRAGMA cache_size={_CACHE_PAGES}")
         return database
 
     def _transaction(self, change: Any) -> None:  # noqa: ANN401 - a method of this class
@@ -219,11 +220,11 @@ class _Writer:
         self._insert(totals)
         self._database.query("SAVEPOINT half")
         if self._options.engine == "sqlite3":
-            self._database.query("PRAGMA cache_spill=OFF")
+            self._database.query("PRAGMA cache_size=100000")
         self._insert(_Totals(totals.number, 0, 0))
         self._database.query("ROLLBACK TO half")
         self._database.query("RELEASE half")
-        self._database.query("PRAGMA cache_spill=ON")
+        self._database.query(f"PRAGMA cache_size={_CACHE_PAGES}")
 
     def _table_of_its_own(self, totals: _Totals) -> None:
         name = f"of_{totals.number}"
