@@ -50,12 +50,15 @@ def idle(folder: Path) -> Iterator[Row]:
     """An idle database on S3, and the start of the process."""
     database = new_database(folder / "app.db")
     with running_moto() as moto:
+        starts = []
+        for _ in range(6):
+            began = time.perf_counter()
+            with Daemon(database, moto.new_bucket_url(), CREDENTIALS, ("--http-listen", "127.0.0.1:0")) as daemon:
+                daemon.until("claim_created")
+                starts.append(time.perf_counter() - began)
         url = moto.new_bucket_url()
-        began = time.perf_counter()
         with Daemon(database, url, CREDENTIALS, ("--http-listen", "127.0.0.1:0")) as daemon:
             port = daemon.until("http_started")["port"]
-            daemon.until("claim_created")
-            first_object = time.perf_counter() - began
             daemon.until("snapshot_stored")
             commit(database)
             daemon.until("segment_shipped")
@@ -66,7 +69,8 @@ def idle(folder: Path) -> Iterator[Row]:
             share = (cpu_seconds(daemon.pid) - cpu) / seconds
             asked = {verb: count - before.get(verb, 0) for verb, count in requests(port).items()}
             resident = memory_bytes(daemon.pid, "VmRSS")
-    yield at_most("start of the process to first object stored", first_object * 1e3, 450, "ms")
+    first_object = statistics.median(starts[1:])  # the first one may have had to compile
+    yield at_most("start of the process to first object stored, median of 5", first_object * 1e3, 450, "ms")
     yield at_most("idle: requests to the store in 20 s", sum(asked.values()), 0, "")
     yield at_most("idle: CPU of one core", share * 100, 0.2, "%")
     yield at_most("idle: resident memory", resident / 1e6, 72, "MB")
