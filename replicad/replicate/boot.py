@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.errors import LocalDiffers, NoBackup
+from replicad.errors import LocalDiffers, NoBackup, OwnedByAnother
 from replicad.host.files import move_aside
 from replicad.host.machine import instance_name
 from replicad.observe import events
@@ -93,6 +93,7 @@ class Boot:
         # A crash between claim and start leaves an epoch that is still ours and has no start yet.
         if not ours or line is None or line.head != epoch:
             parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
+            self._refuse_later(parent)
             position = parent.position if parent else None
             start = await store_start(self.store, database_id, epoch, position, clock=self.tools.clock)
         else:
@@ -109,6 +110,15 @@ class Boot:
             first_restorable_ms=line.manifests[0].key.ms if line and line.manifests else None,
             first_start=course is Course.FIRST and opened is None,
         )
+
+    def _refuse_later(self, parent: Known | None) -> None:
+        """Raise when the line has gone on without us since the claim: no reader could follow a start that names it."""
+        if parent is not None and parent.position.epoch >= self.owned.epoch:
+            raise OwnedByAnother(
+                database=self.store.url,
+                found=f"epoch {parent.position.epoch} has begun since epoch {self.owned.epoch} was claimed here",
+                hint="Start again: what the other instance has stored is then gone on from.",
+            )
 
     async def _read_line(self) -> Line | None:
         try:

@@ -157,7 +157,7 @@ class _Pins:
         self._threads = threads
 
     async def take(self) -> Pinned:
-        pinned = await self._threads.run(self._capture.pin_state)
+        pinned = await self._threads.run(self._capture.pin_state, skip=False)
         assert pinned is not None
         return pinned
 
