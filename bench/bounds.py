@@ -149,6 +149,7 @@ def restore(folder: Path) -> Iterator[Row]:
     )
     yield told("restore: all of it, and CPU", f"{found.restore.seconds:.2f} s, {found.restore.cpu_seconds:.2f} s")
     yield at_least("restore of 1 GiB: speed / the slower of the two", found.ratio, 0.7)
+    yield told("the same, against fetching by known keys", f"{found.strict_ratio:.3g}, {found.get_seconds:.2f} s")
     yield at_most("restore of 1 GiB: peak memory", found.restore.peak_bytes / 1e6, 200, "MB")
 
 
