@@ -70,8 +70,14 @@ class Assembly:
         ledger, clock = Ledger(), self.tools.clock
         self.metrics.lag_seconds = lambda: ledger.lag_seconds(clock.now_ms())
         shipper = Shipper(self.store, self.tools.threads, self.metrics, self.log)
-        concurrency = self.settings.upload_concurrency
-        snapshots = Snapshots(shipper, booted.lineage, self.tools.background, self.metrics, concurrency=concurrency)
+        snapshots = Snapshots(
+            shipper,
+            booted.lineage,
+            self.tools.background,
+            self.metrics,
+            concurrency=self.settings.upload_concurrency,
+            compression_level=self.settings.compression_level,
+        )
         snapshots.resume(booted.manifest)
         return Following(
             path=self.database.path,

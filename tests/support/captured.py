@@ -137,7 +137,7 @@ class Captured:
         metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
         shipper = Shipper(MemoryStore(), threads, metrics, structlog.get_logger())
         lineage = Lineage(database_id=_DATABASE_ID, epoch=_EPOCH, claim_id="")
-        snapshots = Snapshots(shipper, lineage, threads, metrics, concurrency=1)
+        snapshots = Snapshots(shipper, lineage, threads, metrics, concurrency=1, compression_level=1)
         try:
             await snapshots.store(_Pins(self.capture, threads), reason="proof", now_ms=1)
         finally:
