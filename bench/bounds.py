@@ -62,7 +62,7 @@ def idle(folder: Path) -> Iterator[Row]:
             daemon.until("snapshot_stored")
             commit(database)
             daemon.until("segment_shipped")
-            time.sleep(2)
+            time.sleep(5)  # until what it does after a commit is done: the last checkpoint, the pin at rest
             before, cpu = requests(port), cpu_seconds(daemon.pid)
             seconds = 20.0
             time.sleep(seconds)
