@@ -181,7 +181,7 @@ DATABASE_ROWS: tuple[Row, ...] = (
         "chunks_reused", "snapshot_chunks_reused", "Snapshot chunks not uploaded because they were stored already."
     ),
     _counter("checkpoints", "checkpoints", "Write-locked checkpoints that made room in the WAL."),
-    _counter("wal_let_go", "wal_let_go", "Times the WAL passed max_wal_bytes with the store away and was let go."),
+    _counter("wal_let_go", "wal_let_go", "Times the WAL was let go unread: too long, or a checkpoint waited for it."),
     _counter("resynchronisations", "resynchronisations", "Times the state was compared or taken anew.", "reason"),
     _counter("errors", "errors", "Errors, by class.", "kind"),
     _histogram("checkpoint_stall", "checkpoint_stall", "How long writers had to wait for a write-locked checkpoint."),
