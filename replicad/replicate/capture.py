@@ -113,6 +113,13 @@ class Capture:
 
     # --- looking -------------------------------------------------------------------------------
 
+    def glance(self) -> Index | None:
+        """Look without waiting for anything, and note the time of what is new; None when it cannot be seen now."""
+        index = self.source.glance()
+        if index is not None:
+            self._note(index)
+        return index
+
     def look(self) -> bool:
         """Return whether anything is committed that was not read; notes the time if so."""
         return self.unread_frames(self._look()) > 0
@@ -309,6 +316,11 @@ class Capture:
         """Go on behind a position at which the state is the one that was read last."""
         self._advance(position.salts, position.frame, position.frame_checksum)
 
+    @property
+    def written_extents(self) -> int:
+        """How many extents `take_dirty` would return; may be read at any time."""
+        return len(self._dirty)
+
     def take_dirty(self) -> set[int]:
         """Return the extents (EXTENT_BYTES each, from 0) that were written since the last call."""
         taken, self._dirty = self._dirty, set()
@@ -399,12 +411,15 @@ class Capture:
 
     def _look(self) -> Index:
         index = self.source.index()
+        self._note(index)
+        return index
+
+    def _note(self, index: Index) -> None:
         if index.salts != self._observed_salts:
             self._observations.restart()
             self._observed_salts = index.salts
         if index.frames > self._start(index):
             self._observations.see(index.frames, self._clock.now_ms())
-        return index
 
     def _start(self, index: Index) -> int:
         return _start(index, self.position)

@@ -17,12 +17,17 @@ class WALFile:
         self.path = Path(f"{database}-wal")
         self.identity: FileIdentity | None = None  # which file it is, or was before `close`; None: there was none
         self._descriptor = -1
+        self._raw_header = b""
+        self._header: WALHeader | None = None
 
     def header(self) -> WALHeader | None:
         """Return the header, or None when there is no WAL, an empty one, or one whose header is being written."""
         if self._descriptor < 0 and not self._open():
             return None
-        return parse_header(os.pread(self._descriptor, HEADER_BYTES, 0))
+        raw = os.pread(self._descriptor, HEADER_BYTES, 0)
+        if raw != self._raw_header:  # the same bytes are the same header: taking them apart is most of a look's cost
+            self._raw_header, self._header = raw, parse_header(raw)
+        return self._header
 
     def size_bytes(self) -> int:
         """Return the size of the file, 0 when there is none."""
