@@ -21,6 +21,7 @@ from replicad.position import TXID, WALPosition
 from replicad.replicate.continuity import wal_position
 from replicad.replicate.firstpage import FirstPages
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned
+from replicad.replicate.references import References
 from replicad.replicate.stream import Difference, OversizedTransaction
 from replicad.segment import SegmentEncoder, SegmentHeader
 from replicad.sqlite.image import Image
@@ -110,6 +111,7 @@ class Capture:
         self._first_pages = FirstPages()
         self._open: SegmentEncoder | None = None
         self._open_since_ms = 0
+        self._references = References(self.table.page_size, self._page_in_file)
 
     # --- looking -------------------------------------------------------------------------------
 
@@ -205,6 +207,7 @@ class Capture:
         sealed, self._open = self._open, None
         if sealed is None:
             raise ValueError("there is no open segment")
+        self._references.refer(sealed, self.table)
         return sealed, self.position
 
     def oversized(self) -> TransactionStream | None:
@@ -252,6 +255,7 @@ class Capture:
         try:
             index = self.pin_here(pin)
             if index is not None:
+                self._references.forbid()  # a restore from here does not know the state in front of the open segment
                 return Pinned(
                     txid=TXID(self.next_txid - 1),
                     ms=self.last_ms,
@@ -432,8 +436,10 @@ class Capture:
         first_commit = next(end for end, pages in enumerate(frames.commit_pages, 1) if pages)
         if self._open is None:
             self._open = self.begin_segment()
+            self._references.begin(table)
             self._open_since_ms = self.commit_time_ms(start + first_commit)
         segment = self._open
+        self._references.before_write(pgnos, table)
         segment.add_pages(pgnos, images)  # all at once: most of its cost is per call
         begin = 0
         for end, pages in enumerate(frames.commit_pages[:committed], 1):
@@ -449,9 +455,14 @@ class Capture:
             )
             self._first_pages.commit(table.first_hash)
             begin = end
+        self._references.after_write(pgnos, images, low_pages=min(filter(None, frames.commit_pages[:committed])))
         self.next_txid = TXID(segment.last_txid + 1)
         self.note_dirty(pgnos)
         self.captured_bytes += committed * table.page_size
+
+    def _page_in_file(self, pgno: int) -> bytes:
+        size = self.table.page_size
+        return self.source.read_file((pgno - 1) * size, size)
 
     def _advance(self, salts: bytes, frame: int, frame_checksum: bytes) -> None:
         self.position = WALPosition(salts=salts, frame=frame, frame_checksum=frame_checksum)

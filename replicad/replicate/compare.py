@@ -126,6 +126,7 @@ class ComparingCapture(Capture):
         del skip
         if self.read() is not Reached.END or self.changed():
             return None
+        self._references.forbid()
         return self._momentary()
 
     def spooled(self, table: PageTable, stamp: bytes) -> None:
@@ -174,12 +175,15 @@ class ComparingCapture(Capture):
         commit_ms = self.now_ms()
         if self._open is None:
             self._open = self.begin_segment()
+            self._references.begin(self.table)
             self._open_since_ms = commit_ms
+        self._references.before_write(pgnos, self.table)
         self.table.write(pgnos, images)
         self.note_shrunk(pages)
         checksum = self.table.commit(pages)
         self._open.add_pages(pgnos, images)
         self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
+        self._references.after_write(pgnos, images, low_pages=pages)
         self.next_txid = TXID(self.next_txid + 1)
         self.note_dirty(pgnos)
 

@@ -7,7 +7,9 @@ or foreign is found out here, a broken one by its own hashes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,12 +23,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicad.plan.restore import PlannedSegment
+    from replicad.restore.older import Answers
     from replicad.restore.preparation import Preparation
+    from replicad.restore.referring import Referring
     from replicad.restore.settled import Frames
     from replicad.restore.workshop import Workshop
+    from replicad.segment import SegmentIndex
 
 _AHEAD = 16  # segments opened before their turn
 _RANGE_BYTES = 4 << 20  # stored bytes of neighbouring blocks fetched in one request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is needed of one block."""
+
+    number: int
+    frames: Frames  # to be written into the database
+    answers: Answers  # older versions, for segments that refer to them
 
 
 class Chain:
@@ -35,10 +49,12 @@ class Chain:
     Args:
         workshop: what the parts of the attempt share.
         prepared: the plan, its manifest, which the oldest segment has to fit, and its newest segment.
+        referring: takes the segments that cannot be unpacked before older ones are.
     """
 
-    def __init__(self, workshop: Workshop, prepared: Preparation) -> None:
+    def __init__(self, workshop: Workshop, prepared: Preparation, referring: Referring) -> None:
         self._workshop = workshop
+        self._referring = referring
         self._plan = prepared.plan
         self._manifest = prepared.manifest
         self._newest = prepared.newest
@@ -61,7 +77,10 @@ class Chain:
             opened, held_bytes = await task
             _check_link(newer, part.name, opened.state_after(part.through))
             newer = part.name, opened.state_after(part.after)
-            if opened.body is None:
+            if opened.index.references:
+                self._keep(part, opened, opening[0][0].name if opening else self._plan.manifest.name)
+                self._workshop.ahead.give_back(held_bytes)
+            elif opened.body is None:
                 await self._place_large(group, part, opened)
                 self._workshop.ahead.give_back(held_bytes)
             else:
@@ -82,13 +101,36 @@ class Chain:
             raise Unusable(error, part.name, self._plan.manifest.name)
         return opened, held_bytes
 
+    def _keep(self, part: PlannedSegment, opened: OpenSegment, older: str) -> None:
+        """Have a segment that refers to older pages wait for them, when anything of it is needed."""
+        frames = [
+            found for _, row in self._workshop.settled.frames(opened.index, part.after, part.through) for found in row
+        ]
+        answers = self._workshop.wanted.answer(opened.index, part.after, part.through)
+        if frames or answers:
+            self._referring.keep(part, opened, frames, answers, older)
+        else:
+            self._workshop.progress.advanced(part.stored.stored.size_bytes)
+
+    def _wanted(self, part: PlannedSegment, index: SegmentIndex) -> list[_Wanted]:
+        """Return what is needed of each block, by falling number: by the database, and by newer segments."""
+        rows = dict(self._workshop.settled.frames(index, part.after, part.through))
+        answers: dict[int, Answers] = {}
+        firsts = [block.first_frame for block in index.blocks]
+        for frame, version in self._workshop.wanted.answer(index, part.after, part.through):
+            answers.setdefault(bisect_right(firsts, frame) - 1, []).append((frame, version))
+        return [
+            _Wanted(number=number, frames=rows.get(number, []), answers=answers.get(number, []))
+            for number in sorted(rows.keys() | answers.keys(), reverse=True)
+        ]
+
     async def _place_whole(
         self, group: asyncio.TaskGroup, part: PlannedSegment, opened: OpenSegment, held_bytes: int
     ) -> None:
         """Start writing a segment that was fetched whole."""
         workshop, index = self._workshop, opened.index
-        wanted = list(workshop.settled.frames(index, part.after, part.through))
-        raw_bytes = max((index.blocks[number].frames for number, _ in wanted), default=0) * index.header.page_size
+        wanted = self._wanted(part, index)
+        raw_bytes = max((index.blocks[one.number].frames for one in wanted), default=0) * index.header.page_size
         taken_bytes = await workshop.work.take(raw_bytes)
 
         async def write() -> None:
@@ -104,25 +146,25 @@ class Chain:
         """Start fetching and writing those blocks of a large segment that are needed."""
         index = opened.index
         unneeded_bytes = part.stored.stored.size_bytes
-        row: list[tuple[int, Frames]] = []  # neighbouring blocks, by falling number
+        row: list[_Wanted] = []  # of neighbouring blocks, by falling number
         row_bytes = 0
-        for number, frames in self._workshop.settled.frames(index, part.after, part.through):
-            stored_bytes = index.blocks[number].stored_bytes
-            if row and (number != row[-1][0] - 1 or row_bytes + stored_bytes > _RANGE_BYTES):
+        for one in self._wanted(part, index):
+            stored_bytes = index.blocks[one.number].stored_bytes
+            if row and (one.number != row[-1].number - 1 or row_bytes + stored_bytes > _RANGE_BYTES):
                 await self._place_row(group, opened, row)
                 row, row_bytes = [], 0
-            row.append((number, frames))
+            row.append(one)
             row_bytes += stored_bytes
             unneeded_bytes -= stored_bytes
         if row:
             await self._place_row(group, opened, row)
         self._workshop.progress.advanced(unneeded_bytes)
 
-    async def _place_row(self, group: asyncio.TaskGroup, opened: OpenSegment, row: list[tuple[int, Frames]]) -> None:
+    async def _place_row(self, group: asyncio.TaskGroup, opened: OpenSegment, row: list[_Wanted]) -> None:
         workshop, name, blocks = self._workshop, opened.segment.name, opened.index.blocks
-        start = blocks[row[-1][0]].offset
-        stop = blocks[row[0][0]].offset + blocks[row[0][0]].stored_bytes
-        raw_bytes = max(blocks[number].frames for number, _ in row) * opened.index.header.page_size
+        start = blocks[row[-1].number].offset
+        stop = blocks[row[0].number].offset + blocks[row[0].number].stored_bytes
+        raw_bytes = max(blocks[one.number].frames for one in row) * opened.index.header.page_size
         taken_bytes = await workshop.work.take(2 * (stop - start) + raw_bytes)
 
         async def fetch() -> None:
@@ -133,14 +175,18 @@ class Chain:
 
         group.create_task(fetch())
 
-    def _write(self, opened: OpenSegment, wanted: Sequence[tuple[int, Frames]], offset: int, body: bytes) -> None:
-        """Write the wanted frames of blocks; `body` is the object from `offset` on. Runs in a thread."""
-        view = memoryview(body)
-        for number, frames in wanted:
-            block = opened.index.blocks[number]
+    def _write(self, opened: OpenSegment, wanted: Sequence[_Wanted], offset: int, body: bytes) -> None:
+        """Write what is wanted of blocks; `body` is the object from `offset` on. Runs in a thread."""
+        view, size = memoryview(body), opened.index.header.page_size
+        for one in wanted:
+            block = opened.index.blocks[one.number]
             stored = view[block.offset - offset : block.offset - offset + block.stored_bytes]
-            raw = read_block(opened.index, number, stored, what=opened.segment.name)
-            self._workshop.image.write_frames(frames, raw, block.first_frame)
+            raw = read_block(opened.index, one.number, stored, what=opened.segment.name)
+            if one.frames:
+                self._workshop.image.write_frames(one.frames, raw, block.first_frame)
+            for frame, version in one.answers:
+                at = (frame - block.first_frame) * size
+                self._workshop.shelf.put(version, raw[at : at + size])
 
 
 def _check_link(newer: tuple[str, State] | None, older: str, found: State) -> None:

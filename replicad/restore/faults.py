@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from replicad.errors import Damaged, ObjectMissing
+from replicad.errors import Damaged, ObjectMissing, ProofFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,13 +20,15 @@ class Unusable(Exception):
         error: what was found.
         suspects: keys of objects, one of which to leave out; the first whose absence leaves a way is.
         chunk: key of a chunk that is never to be fetched again, when it was one.
+        unproven: the fault may lie in a chunk whose content was not compared with its name.
     """
 
-    def __init__(self, error: ReplicadError, *suspects: str, chunk: str | None = None) -> None:
+    def __init__(self, error: ReplicadError, *suspects: str, chunk: str | None = None, unproven: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.suspects = suspects
         self.chunk = chunk
+        self.unproven = unproven or isinstance(error, ProofFailed)
 
 
 @contextmanager

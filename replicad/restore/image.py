@@ -96,7 +96,7 @@ class Image:
                 self._write(index * size, [view[(index - first) * size : (index - first + count) * size]])
         self._flush()
 
-    def write_frames(self, frames: Frames, block: bytes, first_frame: int) -> None:
+    def write_frames(self, frames: Frames, block: bytes | memoryview, first_frame: int) -> None:
         """Write the frames of a block; `first_frame` is the number of the block's first one.
 
         Raises:

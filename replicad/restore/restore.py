@@ -28,6 +28,7 @@ from replicad.restore.planning import Planner
 from replicad.restore.preparation import prepare
 from replicad.restore.progress import Silent
 from replicad.restore.prove import Proof, ask_sqlite, interruptible
+from replicad.restore.referring import Referring
 from replicad.restore.request import Integrity, Restored
 from replicad.restore.together import task_group
 from replicad.restore.workshop import Workshop
@@ -188,7 +189,7 @@ class _Restore:
                 return await self._build(image, prepared, old)
             except Unusable as fault:
                 await self._threads.run(image.remove)
-                if isinstance(fault.error, ProofFailed) and not self._verify:
+                if fault.unproven and not self._verify:
                     self._verify = True  # the same again, to find out where the damage is
                     await self._threads.run(old.close)
                     continue
@@ -215,12 +216,18 @@ class _Restore:
         self._progress.started(prepared.total_bytes)
         memory_bytes = self._request.limits.memory_bytes
         workshop = Workshop(self._fetch, image, proof, self._progress, memory_bytes=memory_bytes)
-        chain = Chain(workshop, prepared)
+        database_id = prepared.plan.line.database_id
+        referring = Referring(workshop, database_id=database_id, memory_bytes=memory_bytes)
+        chain = Chain(workshop, prepared, referring)
         unusable = self._planner.unusable_chunks
         chunks = Chunks(workshop, prepared, old=old, unusable=unusable, verify=self._verify)
-        async with task_group() as group:
-            await chain.apply(group)
-            await chunks.apply(group)
+        try:
+            async with task_group() as group:
+                await chain.apply(group)
+                await chunks.apply(group)
+            await referring.unpack(prepared.plan.manifest.name)
+        finally:
+            await self._threads.run(workshop.shelf.close)
         return chunks.reused_bytes
 
     def _answer(self, target: Path, built: _Built, moved: tuple[Path, ...], seconds: float) -> Restored:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from replicad.plan.target import CommitTimes
     from replicad.position import TXID
     from replicad.restore.fetch import Fetch
-    from replicad.segment import Trailer
+    from replicad.segment import CompactTrailer, Trailer
 
 WHOLE_BYTES = 4 << 20
 """A segment up to this size is fetched in one request; of a larger one only the blocks that are needed."""
@@ -96,7 +96,7 @@ async def _open_large(fetch: Fetch, segment: LineSegment) -> SegmentIndex:
     name, size_bytes = segment.name, segment.stored.size_bytes
     tail_offset = size_bytes - _tail_bytes(size_bytes)
 
-    def read_tail(tail: bytes) -> tuple[Trailer, bytes]:
+    def read_tail(tail: bytes) -> tuple[Trailer | CompactTrailer, bytes]:
         return read_trailer(tail[-TRAILER_BYTES:], object_bytes=size_bytes, what=name), tail
 
     trailer, tail = await fetch.proven(name, read_tail, start=tail_offset)

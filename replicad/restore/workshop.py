@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.restore.budget import MemoryBudget
+from replicad.restore.older import Shelf, Wanted
 from replicad.restore.settled import Settled
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from replicad.restore.prove import Proof
 
 _AHEAD_SHARE = 4  # the part of the memory that segments opened ahead may take
+_SHELF_SHARE = 8  # the part of it that older pages may take, beside what is in flight
 
 
 class Workshop:
-    """One attempt at putting a database together in `image`, which `proof` reads back."""
+    """One attempt at putting a database together in `image`, which `proof` reads back; `shelf` is closed at its end."""
 
     def __init__(self, fetch: Fetch, image: Image, proof: Proof, progress: Progress, *, memory_bytes: int) -> None:
         self.fetch = fetch
@@ -29,5 +31,8 @@ class Workshop:
         self.proof = proof
         self.progress = progress
         self.settled = Settled(image.pages, image.page_size)
+        shelf_bytes = memory_bytes // _SHELF_SHARE
+        self.shelf = Shelf(image.path.parent, page_size=image.page_size, memory_bytes=shelf_bytes)
+        self.wanted = Wanted(self.shelf)
         self.ahead = MemoryBudget(memory_bytes // _AHEAD_SHARE)
         self.work = MemoryBudget(memory_bytes - memory_bytes // _AHEAD_SHARE)

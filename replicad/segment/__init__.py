@@ -1,23 +1,27 @@
 """Segments: consecutive transactions as one immutable, self-describing object (docs/format.md)."""
 
-from replicad.segment.decoder import decode, read_block, read_index
+from replicad.segment.compact import CompactTrailer, most_references
+from replicad.segment.decoder import decode, read_block, read_index, read_trailer
 from replicad.segment.encoder import PageImage, SegmentEncoder
 from replicad.segment.form import (
     HEAD_BYTES_HINT,
     MAX_FRAMES,
+    MAX_REFERRING_BYTES,
     MAX_TRANSACTIONS,
     TRAILER_BYTES,
 )
 from replicad.segment.header import SegmentHeader, read_head
 from replicad.segment.index import Block, SegmentIndex, Transaction
-from replicad.segment.trailer import Trailer, read_trailer
+from replicad.segment.trailer import Trailer
 
 __all__ = [
     "HEAD_BYTES_HINT",
     "MAX_FRAMES",
+    "MAX_REFERRING_BYTES",
     "MAX_TRANSACTIONS",
     "TRAILER_BYTES",
     "Block",
+    "CompactTrailer",
     "PageImage",
     "SegmentEncoder",
     "SegmentHeader",
@@ -25,6 +29,7 @@ __all__ = [
     "Trailer",
     "Transaction",
     "decode",
+    "most_references",
     "read_block",
     "read_head",
     "read_index",

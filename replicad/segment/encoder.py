@@ -14,10 +14,17 @@ import xxhash
 from replicad import zstd
 from replicad.document import MAX_MS, MAX_PAGES
 from replicad.position import TXID, WALPosition, lock_page
-from replicad.segment.form import BLOCK, MAX_BLOCK_BYTES, MAX_BLOCKS, MAX_FRAMES, MAX_TRANSACTIONS, TRANSACTION
+from replicad.segment.compact import Contents, check_wal_position, encode_end, most_references
+from replicad.segment.form import (
+    BLOCK,
+    MAX_BLOCK_BYTES,
+    MAX_BLOCKS,
+    MAX_FRAMES,
+    MAX_REFERRING_BYTES,
+    MAX_TRANSACTIONS,
+    TRANSACTION,
+)
 from replicad.segment.header import SegmentHeader, encode_head
-from replicad.segment.index import little_endian
-from replicad.segment.trailer import Trailer, check_wal_position, encode_trailer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,16 +62,15 @@ class SegmentEncoder:
         self._pending_frames = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
-        self._object_hash = xxhash.xxh3_128()
-        self._head_hash = xxhash.xxh3_64_intdigest(head)
-        self._offset = 0  # bytes of the object so far
+        self._head = head
+        self._references = array("I")
+        self._reference_images = b""
         self._committed_frames = 0
         self._pgnos = array("I")
         self._transaction_records = bytearray()
         self._block_records = bytearray()
         self._finished = False
         self._emit(head)
-        self._data_offset = self._offset
 
     @property
     def buffered_bytes(self) -> int:
@@ -127,6 +133,29 @@ class SegmentEncoder:
         self.last_ms = commit_ms
         self.checksum = checksum
 
+    def refer(self, pgnos: Sequence[int], images: Sequence[bytes]) -> None:
+        """Have the pages be packed by what differs from these, which the segment then cannot be read without.
+
+        To be called before `finish`, for a segment of at most MAX_REFERRING_BYTES that was kept in one block.
+
+        Args:
+            pgnos: different pages of the state that the segment continues from; the most useful ones last.
+            images: what they held in that state.
+
+        Raises:
+            ValueError: there are too many, or one is no page of that state, or the segment is too large.
+        """
+        size, lock = self.header.page_size, self._lock_page
+        known = all(1 <= pgno <= self.header.pages_before and pgno != lock for pgno in pgnos)
+        if not known or len(set(pgnos)) != len(pgnos) or len(pgnos) > most_references(size):
+            raise ValueError(f"pages {list(pgnos)} of a state of {self.header.pages_before} pages")
+        if len(images) != len(pgnos) or any(len(image) != size for image in images):
+            raise ValueError(f"an image is not of {size} bytes, or there are not as many as pages")
+        if self._finished or self._block_records or self.raw_bytes > MAX_REFERRING_BYTES or not self._pending_frames:
+            raise ValueError(f"a segment of {self.raw_bytes} bytes cannot refer to others")
+        self._references = array("I", pgnos)
+        self._reference_images = b"".join(images)
+
     def take(self) -> list[bytes]:
         """Return the output finished since the last call, to be stored in order, and let go of it."""
         output = self._output
@@ -149,26 +178,16 @@ class SegmentEncoder:
         self._finished = True
         if self._pending_frames:
             self._close_block()
-        index_offset = self._offset
-        index = zstd.compress(
-            b"".join((self._transaction_records, little_endian(self._pgnos), self._block_records)), self._level
-        )
-        self._emit(index)
-        trailer = Trailer(
-            data_offset=self._data_offset,
-            index_offset=index_offset,
-            index_bytes=len(index),
-            frames=len(self._pgnos),
-            blocks=len(self._block_records) // BLOCK.size,
-            first_txid=self.header.first_txid,
-            last_txid=self.last_txid,
-            checksum_before=self.header.checksum_before,
-            checksum_after=self.checksum,
+        contents = Contents(
+            header=self.header,
+            transactions=self._transaction_records,
+            pgnos=self._pgnos,
+            blocks=self._block_records,
             wal_end=wal_end,
-            head_hash=self._head_hash,
-            index_hash=xxhash.xxh3_64_intdigest(index),
+            references=self._references,
+            reference_hash=xxhash.xxh3_64_intdigest(self._reference_images),
         )
-        self._output.append(encode_trailer(trailer, self._object_hash))
+        self._output.append(encode_end(self._head, contents, level=self._level))
         return self.take()
 
     def _check_pages(self, pgnos: Sequence[int], images: Sequence[PageImage]) -> None:
@@ -187,13 +206,14 @@ class SegmentEncoder:
     def _close_block(self) -> None:
         raw = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
         self._pending.clear()
-        stored = zstd.compress(raw, self._level)
+        if self._references:
+            stored = zstd.compress_after(raw, self._reference_images)
+        else:
+            stored = zstd.compress(raw, self._level)
         self._block_records += BLOCK.pack(len(stored), self._pending_frames, xxhash.xxh3_64_intdigest(stored))
         self._pending_frames = 0
         self._emit(stored)
 
     def _emit(self, stored: bytes) -> None:
-        self._object_hash.update(stored)
-        self._offset += len(stored)
         self._output.append(stored)
         self._output_bytes += len(stored)

@@ -1,4 +1,4 @@
-"""The end of a segment: where everything is, what it covers, and the hashes that prove it."""
+"""The end of a segment of version 1: where everything is, what it covers, and the hashes that prove it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import xxhash
 
 from replicad.document import MAX_TXID
-from replicad.errors import Damaged, NewerFormat
+from replicad.errors import Damaged
 from replicad.position import NO_WAL, TXID, WALPosition
 from replicad.segment.form import (
     BLOCK,
@@ -17,18 +17,14 @@ from replicad.segment.form import (
     MAX_FRAMES,
     MAX_HEADER_BYTES,
     MAX_TRANSACTIONS,
-    OBJECT_HASH_OFFSET,
     PGNO,
-    TRAILER,
+    TRAILER_1,
     TRAILER_BYTES,
     TRAILER_HASH_OFFSET,
-    TRAILER_MAGIC,
     TRANSACTION,
-    VERSION,
 )
 
 _ZEROS = bytes(8)
-_MIN_OBJECT_BYTES = HEAD.size + TRAILER_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,61 +56,14 @@ class Trailer:
         return self.transactions * TRANSACTION.size + self.frames * PGNO.size + self.blocks * BLOCK.size
 
 
-def check_wal_position(position: WALPosition) -> None:
-    """Refuse a WAL position that has no stored form.
-
-    Raises:
-        ValueError: a length is wrong, or the parts contradict one another.
-    """
-    salts, checksum = len(position.salts), len(position.frame_checksum)
-    known = (salts, checksum, position.frame > 0) in {(0, 0, False), (8, 0, False), (8, 8, True)}
-    if not known or position.frame < 0:
-        raise ValueError(f"no such place in a WAL: {position}")
-
-
-def encode_trailer(trailer: Trailer, object_hash: xxhash.xxh3_128) -> bytes:
-    """Return the trailer; `object_hash` has taken in everything before it, and takes in its front."""
-    wal_end = trailer.wal_end
-    packed = TRAILER.pack(
-        trailer.data_offset,
-        trailer.index_offset,
-        trailer.index_bytes,
-        trailer.frames,
-        trailer.blocks,
-        FLAG_WAL if wal_end.salts else 0,
-        trailer.first_txid,
-        trailer.last_txid,
-        trailer.checksum_before,
-        trailer.checksum_after,
-        wal_end.salts,  # struct pads with zeros
-        wal_end.frame,
-        wal_end.frame_checksum,
-        trailer.head_hash,
-        trailer.index_hash,
-        b"",
-        0,
-        VERSION,
-        TRAILER_BYTES,
-        TRAILER_MAGIC,
-    )
-    object_hash.update(packed[:OBJECT_HASH_OFFSET])
-    hashed = packed[:OBJECT_HASH_OFFSET] + object_hash.digest()
-    return hashed + xxhash.xxh3_64_intdigest(hashed).to_bytes(8, "little") + packed[TRAILER_HASH_OFFSET + 8 :]
-
-
-def read_trailer(tail: bytes, *, object_bytes: int, what: str) -> Trailer:
-    """Return the trailer at the end of `tail`, the last TRAILER_BYTES (or more) of an object of `object_bytes`.
+def read_trailer(packed: bytes, *, object_bytes: int, what: str) -> Trailer:
+    """Return the trailer, whose last fields were looked at, of an object of `object_bytes`.
 
     Raises:
         Damaged: the bytes are not the end of a segment of that size.
-        NewerFormat: they are of a later version.
     """
-    if object_bytes < _MIN_OBJECT_BYTES or len(tail) < TRAILER_BYTES:
-        found = f"{object_bytes}, {len(tail)} of them at hand"
-        raise Damaged(what=what, where="size", expected=f"at least {_MIN_OBJECT_BYTES} bytes", found=found)
-    packed = tail[-TRAILER_BYTES:]
-    fields = TRAILER.unpack(packed)
-    _check_seal(packed, what)
+    fields = TRAILER_1.unpack(packed)
+    _check_hash(packed, fields[-4], what)
     trailer = Trailer(
         data_offset=fields[0],
         index_offset=fields[1],
@@ -135,16 +84,7 @@ def read_trailer(tail: bytes, *, object_bytes: int, what: str) -> Trailer:
     return trailer
 
 
-def _check_seal(packed: bytes, what: str) -> None:
-    """The last fields come first: they have the same form in every version."""
-    trailer_hash, version, length, magic = TRAILER.unpack(packed)[-4:]
-    if magic != TRAILER_MAGIC:
-        raise Damaged(what=what, where="magic of the trailer", expected=TRAILER_MAGIC, found=magic)
-    if version > VERSION:
-        raise NewerFormat(what=what, found=version, expected=VERSION)
-    if (version, length) != (VERSION, TRAILER_BYTES):
-        expected = f"version {VERSION} of {TRAILER_BYTES} bytes"
-        raise Damaged(what=what, where="trailer", expected=expected, found=f"version {version} of {length}")
+def _check_hash(packed: bytes, trailer_hash: int, what: str) -> None:
     expected_hash = xxhash.xxh3_64_intdigest(packed[:TRAILER_HASH_OFFSET])
     if trailer_hash != expected_hash:
         expected = f"{expected_hash:016x}"

@@ -51,6 +51,10 @@ class PageTable:
         """The hash of page 1; 0 while there is no page."""
         return self._hashes[0] if self._hashes else _ABSENT
 
+    def hash_of(self, pgno: int) -> int:
+        """Return the hash of a page of the state as of the last commit."""
+        return self._hashes[pgno - 1]
+
     def copy(self) -> PageTable:
         """Return an independent table of the same state."""
         other = PageTable(self.page_size)

@@ -180,8 +180,11 @@ class StoredHistory:
         if index.header.first_txid == after + 1:
             before = (index.header.pages_before, index.checksum_before)
             _same(f"{key}, before", before, (state.pages, state.checksum))
+        elif index.references:
+            raise Contradiction(f"{key} refers to the state before it, and a restore may begin behind TXID {after}")
+        older = b"".join(bytes(state.image[(pgno - 1) * size : pgno * size]) for pgno in index.references)
         blocks = (
-            read_block(index, number, body[block.offset : block.offset + block.stored_bytes], what=key)
+            read_block(index, number, body[block.offset :][: block.stored_bytes], what=key, references=older)
             for number, block in enumerate(index.blocks)
         )
         pages = (block[at : at + size] for block in blocks for at in range(0, len(block), size))

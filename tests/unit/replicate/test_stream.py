@@ -61,8 +61,9 @@ def applied(before: bytes, body: bytes) -> bytes:
     index = decode(body, what="segment")
     size = index.header.page_size
     image = bytearray(before)
+    older = b"".join(before[(pgno - 1) * size : pgno * size] for pgno in index.references)
     raw = b"".join(
-        read_block(index, number, body[block.offset : block.offset + block.stored_bytes], what="block")
+        read_block(index, number, body[block.offset :][: block.stored_bytes], what="block", references=older)
         for number, block in enumerate(index.blocks)
     )
     for at, pgno in enumerate(index.pgnos):

@@ -1,0 +1,146 @@
+"""Segments that refer to older pages: kept aside while a chain is gone through, then unpacked from the oldest on."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replicad.errors import Damaged
+from replicad.restore.faults import Unusable, suspected
+from replicad.restore.segments import index_bytes, open_segment
+from replicad.restore.together import gather_bounded, task_group
+from replicad.segment import read_block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from replicad.plan.restore import PlannedSegment
+    from replicad.restore.older import Answers
+    from replicad.restore.segments import OpenSegment
+    from replicad.restore.settled import Frames
+    from replicad.restore.workshop import Workshop
+    from replicad.segment import SegmentIndex
+
+_KEPT_SHARE = 8  # the part of the memory that blocks may take until their turn comes
+_AT_ONCE = 64  # segments unpacked in one go
+_FETCHES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A segment whose one block waits for the pages that it refers to."""
+
+    part: PlannedSegment
+    index: SegmentIndex  # without transactions and page numbers
+    block: bytes | None  # as stored; None: there was no room, it is fetched again
+    frames: Frames  # to be written into the database
+    answers: Answers  # to be put on the shelf
+    versions: array[int]  # of the pages that it refers to
+
+
+class Referring:
+    """The referring segments of one attempt.
+
+    Args:
+        workshop: what the parts of the attempt share.
+        database_id: of the line.
+        memory_bytes: what the whole attempt may take.
+    """
+
+    def __init__(self, workshop: Workshop, *, database_id: str, memory_bytes: int) -> None:
+        self._workshop = workshop
+        self._database_id = database_id
+        self._kept: list[Kept] = []  # newest first
+        self._room_bytes = memory_bytes // _KEPT_SHARE
+
+    def keep(self, part: PlannedSegment, opened: OpenSegment, frames: Frames, answers: Answers, older: str) -> None:
+        """Keep a segment aside, and ask for the pages that it refers to.
+
+        Args:
+            part: as planned.
+            opened: fetched whole.
+            frames: what the database needs of it.
+            answers: what newer segments need of it.
+            older: the object that the state in front of it comes from.
+
+        Raises:
+            Unusable: the plan does not have the state that it refers to.
+        """
+        index, name = opened.index, part.name
+        if part.after != index.header.first_txid - 1 or opened.body is None:
+            expected, found = f"TXID {index.header.first_txid - 1}", f"TXID {part.after}, from {older}"
+            error = Damaged(what=name, where="state that it refers to", expected=expected, found=found)
+            raise Unusable(error, older, name)
+        block = index.blocks[0]
+        stored: bytes | None = None
+        if block.stored_bytes <= self._room_bytes:
+            self._room_bytes -= block.stored_bytes
+            stored = opened.body[block.offset : block.offset + block.stored_bytes]
+        versions = self._workshop.wanted.ask(index)
+        slim = replace(index, transactions=(), pgnos=array("I"))
+        self._kept.append(Kept(part=part, index=slim, block=stored, frames=frames, answers=answers, versions=versions))
+
+    async def unpack(self, base: str) -> None:
+        """Unpack and write them, from the oldest to the newest; `base` is the object that the oldest one rests on.
+
+        Raises:
+            Unusable: one of them cannot be used, or its references are not what they should be.
+            ReplicadError: the store or the disk failed.
+        """
+        batches = self._batches()
+        batch = next(batches, None)
+        async with task_group() as group:
+            fetching = None if batch is None else group.create_task(self._complete(batch))
+            while fetching is not None:
+                complete = await fetching
+                batch = next(batches, None)
+                fetching = None if batch is None else group.create_task(self._complete(batch))
+                await self._workshop.fetch.threads.run(self._write, complete, base)
+                for kept in complete:
+                    self._workshop.progress.advanced(kept.part.stored.stored.size_bytes)
+
+    def _batches(self) -> Iterator[list[Kept]]:
+        """Take them from the oldest on, as many at once as may be fetched again at once."""
+        most_bytes = (
+            self._workshop.ahead.limit_bytes // 4
+        )  # one is unpacked, another fetched; each takes twice its size
+        batch: list[Kept] = []
+        batch_bytes = 0
+        while self._kept:
+            kept = self._kept.pop()
+            again_bytes = 0 if kept.block is not None else index_bytes(kept.part.stored)
+            if batch and (len(batch) == _AT_ONCE or batch_bytes + again_bytes > most_bytes):
+                yield batch
+                batch, batch_bytes = [], 0
+            batch.append(kept)
+            batch_bytes += again_bytes
+        if batch:
+            yield batch
+
+    async def _complete(self, batch: Sequence[Kept]) -> list[Kept]:
+        return await gather_bounded((partial(self._fetched, kept) for kept in batch), _FETCHES)
+
+    async def _fetched(self, kept: Kept) -> Kept:
+        if kept.block is not None:
+            return kept
+        with suspected(kept.part.name):
+            opened = await open_segment(self._workshop.fetch, kept.part.stored, database_id=self._database_id)
+        block = opened.index.blocks[0]
+        return replace(kept, block=(opened.body or b"")[block.offset : block.offset + block.stored_bytes])
+
+    def _write(self, batch: Sequence[Kept], base: str) -> None:
+        """Unpack a batch, oldest first. Runs in a thread."""
+        image, shelf, size = self._workshop.image, self._workshop.shelf, self._workshop.image.page_size
+        for kept in batch:
+            name = kept.part.name
+            try:
+                references = shelf.take(kept.versions)
+                raw = memoryview(read_block(kept.index, 0, kept.block or b"", what=name, references=references))
+            except Damaged as error:
+                raise Unusable(error, name, base, unproven=True) from error
+            for frame, version in kept.answers:
+                shelf.put(version, raw[frame * size : (frame + 1) * size])
+            if kept.frames:
+                image.write_frames(kept.frames, raw, 0)
