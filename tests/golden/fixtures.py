@@ -1,6 +1,6 @@
 """The objects kept in tests/golden: how each is made, and the one place that may write them again.
 
-They were written by the first version and stand for every bucket in the world: a change that cannot read
+They were written by the first version of each format and stand for every bucket in the world: a change that cannot read
 them loses people's backups. To add one, run `REPLICAD_WRITE_GOLDEN=1 pytest tests/golden`; it writes
 what is missing and never touches what is there.
 """
@@ -75,6 +75,30 @@ LARGE_PAGES = (
 )
 """The largest page size and the largest numbers, a name beyond ASCII, and no WAL."""
 
+REFERENCES = ((2, page(12, 512)), (1, page(1, 512)))
+REFERRING = (
+    SMALL[0],
+    (
+        Written(commit_ms=1_764_547_200_123, pages=4, checksum=7, images=((1, page(1, 512)[:500] + bytes(12)),)),
+        Written(commit_ms=1_764_547_200_173, pages=4, checksum=8, images=((2, page(12, 512)[8:] + b"golden b"),)),
+    ),
+)
+"""Pages that are nearly what they were in the state before."""
+
+WIDE = (
+    SMALL[0],
+    tuple(
+        Written(
+            commit_ms=1_764_547_200_123 + number,
+            pages=4 + number,
+            checksum=number,
+            images=((number % 5 + 1, number.to_bytes(4, "big") * 128),),
+        )
+        for number in range(600)
+    ),
+)
+"""More transactions than an index has integers of variable length for."""
+
 PIECES = (page(7, 1024) + page(8, 1024), page(9, 1024))
 MANIFEST = Manifest(
     database_id=DATABASE_ID,
@@ -106,11 +130,17 @@ START = EpochStart(
 END = EpochEnd(epoch=2, txid=4713, checksum="ffffffffffffffff", pages=4_294_967_294, ended_ms=1_764_547_300_000)
 
 
+ONLY_READ = ("small.seg", "large-pages.seg")
+"""Segments of version 1, which today's code does not write."""
+
+
 def objects() -> dict[str, bytes]:
     """Return every golden object as today's code writes it, by its file's name."""
     return {
-        "small.seg": encode(*SMALL, block_bytes=1024, wal_end=WAL_END),
-        "large-pages.seg": encode(*LARGE_PAGES, wal_end=NO_WAL),
+        "small-2.seg": encode(*SMALL, block_bytes=1024, wal_end=WAL_END),
+        "large-pages-2.seg": encode(*LARGE_PAGES, wal_end=NO_WAL),
+        "referring-2.seg": encode(*REFERRING, wal_end=WAL_END, references=REFERENCES),
+        "wide-2.seg": encode(*WIDE, wal_end=WAL_END),
         "manifest.json": encode_manifest(MANIFEST),
         "chunk-0.zst": compress_chunk(PIECES[0]),
         "chunk-1.zst": compress_chunk(PIECES[1]),

@@ -16,7 +16,7 @@ import apsw
 from replicad.layout import ManifestKey, SegmentKey, end_key, start_key
 from replicad.ownership.records import EpochEnd, EpochStart, encode_record
 from replicad.position import NO_WAL, TXID, Epoch
-from replicad.segment import SegmentEncoder, SegmentHeader
+from replicad.segment import MAX_REFERRING_BYTES, SegmentEncoder, SegmentHeader, most_references
 from replicad.snapshot import Chunk, Manifest, chunk_name, compress_chunk, encode_manifest
 from replicad.wal.pagetable import PageTable
 
@@ -141,7 +141,7 @@ class Recorder:
         await store.put(end_key(Epoch(self.epoch)), encode_record(record))
 
     async def segment(
-        self, store: ObjectStore, first: int, last: int | None = None, *, block_bytes: int = 1 << 16
+        self, store: ObjectStore, first: int, last: int | None = None, *, block_bytes: int | None = None
     ) -> str:
         """Store the transactions `first` to `last` as one segment; return its key."""
         last = first if last is None else last
@@ -156,12 +156,14 @@ class Recorder:
         first: int,
         last: int,
         *,
-        block_bytes: int = 1 << 16,
+        block_bytes: int | None = None,
         database_id: str = DATABASE_ID,
         epoch: int | None = None,
     ) -> bytes:
-        """Return the transactions as a segment."""
+        """Return the transactions as a segment; it refers to older pages when it can and `block_bytes` is not given."""
         before = self.transactions[first - 1]
+        pgnos = [pgno for txid in range(first, last + 1) for pgno in self.transactions[txid].pgnos]
+        refers = block_bytes is None and 0 < len(pgnos) * self.page_size <= MAX_REFERRING_BYTES
         encoder = SegmentEncoder(
             SegmentHeader(
                 database_id=database_id,
@@ -171,12 +173,18 @@ class Recorder:
                 checksum_before=before.checksum,
                 pages_before=before.pages,
             ),
-            block_bytes=block_bytes,
+            block_bytes=MAX_REFERRING_BYTES if refers else block_bytes or 1 << 16,
         )
         for txid in range(first, last + 1):
             found = self.transactions[txid]
             encoder.add_pages(found.pgnos, found.images)
             encoder.commit(commit_ms=found.ms, pages=found.pages, checksum=found.checksum)
+        if refers:
+            others = range(first % 7 + 1, before.pages + 1, 7)  # some that it does not write
+            known = [pgno for pgno in dict.fromkeys((*pgnos, *others)) if pgno <= before.pages]
+            chosen = known[: most_references(self.page_size)]
+            images = [before.database[(n - 1) * self.page_size : n * self.page_size] for n in chosen]
+            encoder.refer(chosen, images)
         return b"".join(encoder.finish(NO_WAL))
 
     async def snapshot(self, store: ObjectStore, txid: int, *, chunk_pages: int = 16) -> str:

@@ -68,6 +68,7 @@ def encode(
     *,
     block_bytes: int = 4 << 20,
     wal_end: WALPosition = NO_WAL,
+    references: Sequence[tuple[int, bytes]] = (),
 ) -> bytes:
     """Return the whole object that the encoder makes."""
     encoder = SegmentEncoder(head, block_bytes=block_bytes)
@@ -76,6 +77,8 @@ def encode(
         encoder.add_pages([pgno for pgno, _ in transaction.images], [image for _, image in transaction.images])
         encoder.commit(commit_ms=transaction.commit_ms, pages=transaction.pages, checksum=transaction.checksum)
         output += encoder.take()
+    if references:
+        encoder.refer([pgno for pgno, _ in references], [image for _, image in references])
     output += encoder.finish(wal_end)
     return b"".join(output)
 
