@@ -50,9 +50,9 @@ def read_trailer(tail: bytes, *, object_bytes: int, what: str) -> Trailer | Comp
 
 def _version_of(tail: bytes, object_bytes: int, what: str) -> int:
     """The last fields come first: they have the same form in every version."""
-    if len(tail) < min(TRAILER_BYTES, object_bytes) or len(tail) < SEAL.size:
+    if len(tail) < SEAL.size:
         found = f"{object_bytes}, {len(tail)} of them at hand"
-        raise Damaged(what=what, where="size", expected=f"at least {TRAILER_BYTES} bytes", found=found)
+        raise Damaged(what=what, where="size", expected=f"at least {HEAD.size + TRAILER.size} bytes", found=found)
     version, length, magic = SEAL.unpack(tail[-SEAL.size :])
     if magic != TRAILER_MAGIC:
         raise Damaged(what=what, where="magic of the trailer", expected=TRAILER_MAGIC, found=magic)

@@ -88,6 +88,3 @@ MAX_REFERENCE_BYTES: Final = 256 << 10
 
 MAX_REFERRING_BYTES: Final = 256 << 10
 """Page images in a segment that refers to others: one block, which a reader keeps until its turn comes."""
-
-MAX_FRONT_BYTES: Final = 1 << 10
-"""What stands before the hashes and the columns of an index."""

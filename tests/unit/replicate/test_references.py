@@ -319,7 +319,7 @@ def test_large_segments_forget(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recent_pages_are_bounded() -> None:
     """At most 256 pages, and 1 MiB, are kept."""
     for page_size, most in ((512, 256), (4096, 256), (65536, 16)):
-        kept = References(page_size, lambda _, size=page_size: bytes(size))
+        kept = References(page_size, bytes)
         for first in range(0, 2_000, 50):
             kept.after_write(range(first, first + 50), [bytes(page_size)] * 50, low_pages=1)
         assert len(kept._recent) == most

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import random
+import struct
 import tracemalloc
 from array import array
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from replicad.position import NO_WAL, TXID, Epoch, WALPosition
-from replicad.segment import SegmentEncoder, SegmentHeader, decode, read_block
+from replicad.segment import SegmentEncoder, SegmentHeader, decode, form, read_block
 from replicad.segment import encoder as encoder_module
-from tests.support.segments import THREE, Written, encode, forged, header, page
+from tests.support.segments import THREE, Written, compact, encode, header, page
 
 WAL_END = WALPosition(salts=b"saltsalt", frame=12, frame_checksum=b"checksum")
 
@@ -110,7 +112,10 @@ def test_batches_do_not_show(
 
 def test_second_writer_agrees() -> None:
     """A writer made from docs/format.md alone gives the same bytes."""
-    assert encode(header(), THREE, block_bytes=1024) == forged().build()
+    assert encode(header(), THREE, block_bytes=1024) == compact().build()
+    by_hand = compact()
+    by_hand.wal = [WAL_END.salts, WAL_END.frame, WAL_END.frame_checksum]
+    assert encode(header(), THREE, block_bytes=1024, wal_end=WAL_END) == by_hand.build()
 
 
 def test_progress_is_told() -> None:
@@ -282,3 +287,87 @@ def test_one_transaction_larger_than_memory() -> None:
     assert encoder.raw_bytes == batches * batch * page_size == 64 << 20
     assert held < 2 << 20
     assert peak < 16 << 20
+
+
+@given(
+    segment=_segments(),
+    older=st.lists(st.tuples(st.integers(1, 9), st.binary(max_size=40)), max_size=12, unique_by=lambda pair: pair[0]),
+)
+def test_round_trip_with_references(
+    segment: tuple[SegmentHeader, list[Written], WALPosition], older: list[tuple[int, bytes]]
+) -> None:
+    """What is packed with older pages comes out with the same ones, and says which and what they hash to."""
+    head, transactions, wal_end = segment
+    pages = [(pgno, start.ljust(head.page_size, b"o")) for pgno, start in older if pgno <= head.pages_before]
+    frames = [frame for one in transactions for frame in one.images]
+    if not frames:
+        return
+    body = encode(head, transactions, wal_end=wal_end, references=pages)
+    index = decode(body, what="segment")
+    content = b"".join(image for _, image in pages)
+    assert list(index.references) == [pgno for pgno, _ in pages]
+    assert index.reference_hash == (xxhash.xxh3_64_intdigest(content) if pages else 0)
+    block = index.blocks[0]
+    raw = read_block(index, 0, body[block.offset :][: block.stored_bytes], what="segment", references=content)
+    assert raw == b"".join(image for _, image in frames)
+
+
+def test_what_is_there_already_costs_nothing() -> None:
+    """A page that is nearly what it was takes a few bytes, where it takes all of its own without references."""
+    noise = random.Random(1).randbytes(4096)
+    changed = Written(commit_ms=1, pages=7, checksum=2, images=((5, noise[:2000] + b"changed" + noise[2007:]),))
+    alone = encode(header(page_size=4096), [changed])
+    referring = encode(header(page_size=4096), [changed], references=[(5, noise)])
+    assert len(alone) > 4096
+    assert len(referring) < 200
+
+
+@pytest.mark.parametrize("number", [512, 513])
+def test_records_take_over_from_integers(number: int) -> None:
+    """Up to 512 transactions and frames have integers of variable length, more have records: both are read alike."""
+    transactions = [
+        Written(commit_ms=1000 + one, pages=one % 9 + 1, checksum=one, images=((one % 9 + 1, page(one)),))
+        for one in range(number)
+    ]
+    body = encode(header(), transactions, wal_end=WAL_END)
+    assert struct.unpack_from("<H", body, len(body) - 42)[0] & form.FLAG_WIDE == (form.FLAG_WIDE if number > 512 else 0)
+    index = decode(body, what="segment")
+    assert [(one.commit_ms, one.pages, one.checksum) for one in index.transactions] == [
+        (one.commit_ms, one.pages, one.checksum) for one in transactions
+    ]
+    assert _unpacked(body) == b"".join(image for one in transactions for _, image in one.images)
+
+
+def _images(*numbers: int) -> list[bytes]:
+    return [page(number) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("pgnos", "images"),
+    [
+        pytest.param([0], _images(1), id="page 0"),
+        pytest.param([8], _images(1), id="page behind the end of the state"),
+        pytest.param([1, 1], _images(1, 1), id="a page twice"),
+        pytest.param([1, 2], _images(1), id="fewer images"),
+        pytest.param([1], [bytes(511)], id="short image"),
+        pytest.param(list(range(1, 66)), _images(*range(65)), id="too many"),
+    ],
+)
+def test_wrong_references_are_refused(pgnos: list[int], images: list[bytes]) -> None:
+    """References that no reader would accept are a ValueError, and the segment can still end well."""
+    encoder = _opened(pages_before=70 if len(pgnos) > 9 else 7)
+    encoder.add_pages([1], [page(1)])
+    encoder.commit(commit_ms=1, pages=7, checksum=0)
+    with pytest.raises(ValueError, match=r"of a state of|an image is not"):
+        encoder.refer(pgnos, images)
+    assert not decode(b"".join(encoder.finish(NO_WAL)), what="segment").references
+
+
+def test_large_segments_refer_to_nothing() -> None:
+    """A segment that is empty, above the limit, or no longer in one block refuses references."""
+    empty, large, parted = SegmentEncoder(header()), SegmentEncoder(header()), _opened()
+    large.add_pages(range(1, 514), [page(1)] * 513)
+    parted.add_pages([1, 2, 3], [page(1)] * 3)
+    for encoder in (empty, large, parted):
+        with pytest.raises(ValueError, match="cannot refer to others"):
+            encoder.refer([1], [page(1)])

@@ -20,13 +20,13 @@ def _table(heading: str) -> list[list[str]]:
     """Return the rows under a heading, without the two that begin its first table."""
     match = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", DOCUMENT, re.MULTILINE | re.DOTALL)
     assert match, f"docs/format.md has no heading {heading!r}"
-    rows = [line for line in match[1].splitlines() if line.startswith("|")]
+    rows = [line.strip() for line in match[1].splitlines() if line.strip().startswith("|")]
     return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows[2:]]
 
 
 def _field_sizes(shape: Struct) -> list[int]:
     return [
-        int(count) if kind == "s" else {"Q": 8, "I": 4}[kind]
+        int(count) if kind == "s" else {"Q": 8, "I": 4, "H": 2}[kind]
         for count, kind in re.findall(r"(\d*)([A-Za-z])", shape.format)
     ]
 
@@ -39,6 +39,7 @@ def _field_sizes(shape: Struct) -> list[int]:
         ("Page number", form.PGNO),
         ("Block record", form.BLOCK),
         ("Trailer", form.TRAILER),
+        ("Trailer of version 1", form.TRAILER_1),
     ],
 )
 def test_offset_tables(heading: str, shape: Struct) -> None:
@@ -63,9 +64,9 @@ def test_constants() -> None:
 
 def test_hash_offsets() -> None:
     """The offsets at which hashes begin are those of their rows."""
-    offsets = {row[2].split(" ")[0]: int(row[0]) for row in _table("Trailer")}
+    offsets = {row[2].split(" ")[0]: int(row[0]) for row in _table("Trailer of version 1")}
     assert offsets["xxh3_128"] == form.OBJECT_HASH_OFFSET
-    assert {int(row[0]) for row in _table("Trailer") if row[2].startswith("xxh3_64 of the trailer")} == {
+    assert {int(row[0]) for row in _table("Trailer of version 1") if row[2].startswith("xxh3_64 of the trailer")} == {
         form.TRAILER_HASH_OFFSET
     }
 
@@ -73,7 +74,7 @@ def test_hash_offsets() -> None:
 @pytest.mark.parametrize(
     ("heading", "kind"),
     [
-        ("Head", header._StoredHeader),
+        ("Version 1", header._StoredHeader),
         ("Manifest", Manifest),
         ("Claim", Claim),
         ("EpochStart", EpochStart),

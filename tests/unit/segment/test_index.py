@@ -76,7 +76,11 @@ LIES: list[Lie] = [
     ("more blocks than frames", _in_records([(9, 1, 0)] * 6), "number of blocks: expected at most 5, found 6"),
     # the trailer
     ("other magic", _in_trailer(magic=b"RPDTAIL\0"), "magic of the trailer"),
-    ("version 0", _in_trailer(version=0), "trailer: expected version 1 of 152 bytes, found version 0"),
+    (
+        "version 0",
+        _in_trailer(version=0),
+        "trailer: expected version 1 of 152 bytes or version 2 of 44 bytes, found version 0",
+    ),
     ("other length", _in_trailer(trailer_bytes=160), "found version 1 of 160"),
     ("no room for a head", _in_trailer(data_offset=15), "offset of the blocks: expected 16 to"),
     ("head too long", _in_trailer(data_offset=16 + 65537), "offset of the blocks"),
@@ -91,7 +95,7 @@ LIES: list[Lie] = [
     ("other index", _in_trailer(index_hash=0), "hash of the index"),
     # the head
     ("other magic in front", _in_head(magic=b"SQLite f"), "magic: expected"),
-    ("version 0 in front", _in_head(version=0), "version: expected 1, found 0"),
+    ("version 0 in front", _in_head(version=0), "version: expected 1 to 2, found 0"),
     ("header too long", _in_head(length=2**32 - 1), "header length: expected at most"),
     ("header too short", _in_head(length=10), "is damaged"),
     ("head ends early", _in_trailer(data_offset=16), "header length"),
