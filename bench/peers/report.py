@@ -59,8 +59,9 @@ _METHOD = """\
 - Litestream 0.5 goes on with its start in the background: a snapshot and compactions fall into `updates` and `lag`.
   Figures an hour are those of the time measured, multiplied; compare what it sends by *of it log*.
 - *limit* is no tool. For bytes it is the noise in the rows (a third of them), which no compressor gets below that
-  does not remember rows of many megabytes before: no page, no checksum, no head of a request is counted. For the lag it is what the median commit waits when there is one PUT a second, as all send at their defaults. For a restore
-  it is reading the same objects by the same requests and writing as many bytes to the disk, with nothing in between.
+  does not remember rows of many megabytes before: no page, no checksum, no head of a request is counted. For the lag
+  it is what the median commit waits when there is one PUT a second, as all send at their defaults. For a restore it is
+  reading the same objects by the same requests and writing as many bytes to the disk, with nothing in between.
 - Not run: 10 GiB (time; the disk would allow it).
 """
 
