@@ -27,7 +27,7 @@ _LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync 
 _FIRST_TICK_SECONDS = 0.0005  # behind an event, until what was written is committed; doubles
 _LONGEST_TICK_SECONDS = 0.016
 _BUSY_SECONDS = 0.01  # between two commits, at most, for events to cost more than a rhythm does
-_READ_BYTES = 1 << 20  # unread so far, a round is taken without further waiting: it is in the processor's caches yet
+_READ_BYTES = 4 << 20  # unread so far, a round is taken without further waiting: as much as is read at once
 _LEAD_SECONDS = 0.01  # before a segment is closed, so that the newest commits are in it
 
 

@@ -117,7 +117,11 @@ class Source:
         return Index(frames=max(frames, 0), backfilled=max(backfilled, 0), salts=after.salts if after else b"")
 
     def read(self, first: int, count: int, salts: bytes) -> Frames:
-        """Return committed frames; raises SaltsMoved when the WAL was reset since the look at the index."""
+        """Return committed frames, whose images are good until the next call.
+
+        Raises:
+            SaltsMoved: the WAL was reset since the look at the index.
+        """
         return self.wal.read(first, count, page_size=self.page_size, salts=salts)
 
     def was_replaced(self) -> bool:

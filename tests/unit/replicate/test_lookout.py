@@ -145,12 +145,12 @@ async def test_what_is_due_is_read_at_once(tmp_path: Path, tools: Tools) -> None
 
 
 async def test_much_is_read_at_once(tmp_path: Path, tools: Tools) -> None:
-    """A megabyte is read while it is in the processor's caches, due or not."""
+    """What fills a batch is read at once, due or not."""
     async with opened(tmp_path / "app.db", tools) as place:
         await place.rest()
         place.insert()
         last = await place.round()
-        place.insert(2 << 20)
+        place.insert(5 << 20)
         much = await place.wanted_after(last)
         last = await place.round()
         place.insert()
