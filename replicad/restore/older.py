@@ -16,7 +16,7 @@ import tempfile
 import threading
 from array import array
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NewType, Protocol
 
 from replicad.restore.image import disk_error
 
@@ -34,6 +34,18 @@ Answers = list[tuple[int, Version]]
 """(number of the frame in its segment, version that it is), by falling number."""
 
 
+class Keeper(Protocol):
+    """Keeps versions; see Shelf."""
+
+    def reserve(self, version: Version) -> None:
+        """Say that somebody will take it, once more."""
+        ...
+
+    def put(self, version: Version, image: bytes | bytearray | memoryview | None) -> None:
+        """Keep the content of a page; None: zeros."""
+        ...
+
+
 class Wanted:
     """The versions that are asked for and not yet found. Pure: goes by indexes alone.
 
@@ -41,7 +53,7 @@ class Wanted:
         shelf: is told of pages that are known to be zeros.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Keeper) -> None:
         self.pages: dict[int, Version] = {}  # by page number: the version that the next older writer made
         self._shelf = shelf
         self._bound = -1  # no page above it is asked for; -1: not known
@@ -109,7 +121,7 @@ class Shelf:
         """Say that somebody will take it, once more."""
         self._readers[version] = self._readers.get(version, 0) + 1
 
-    def put(self, version: Version, image: bytes | memoryview | None) -> None:
+    def put(self, version: Version, image: bytes | bytearray | memoryview | None) -> None:
         """Keep the content of a page; None: zeros.
 
         Raises:

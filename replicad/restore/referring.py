@@ -60,7 +60,7 @@ class Referring:
 
         Args:
             part: as planned.
-            opened: fetched whole.
+            opened: its block is fetched again when it has no body.
             frames: what the database needs of it.
             answers: what newer segments need of it.
             older: the object that the state in front of it comes from.
@@ -69,13 +69,13 @@ class Referring:
             Unusable: the plan does not have the state that it refers to.
         """
         index, name = opened.index, part.name
-        if part.after != index.header.first_txid - 1 or opened.body is None:
+        if part.after != index.header.first_txid - 1:
             expected, found = f"TXID {index.header.first_txid - 1}", f"TXID {part.after}, from {older}"
             error = Damaged(what=name, where="state that it refers to", expected=expected, found=found)
             raise Unusable(error, older, name)
         block = index.blocks[0]
         stored: bytes | None = None
-        if block.stored_bytes <= self._room_bytes:
+        if opened.body is not None and block.stored_bytes <= self._room_bytes:
             self._room_bytes -= block.stored_bytes
             stored = opened.body[block.offset : block.offset + block.stored_bytes]
         versions = self._workshop.wanted.ask(index)
@@ -144,3 +144,4 @@ class Referring:
                 shelf.put(version, raw[frame * size : (frame + 1) * size])
             if kept.frames:
                 image.write_frames(kept.frames, raw, 0)
+                self._workshop.proof.written(pgno for pgno, _ in kept.frames)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replicad.restore.progress import Progress
     from replicad.restore.prove import Proof
 
-_AHEAD_SHARE = 4  # the part of the memory that segments opened ahead may take
+_AHEAD_SHARE = 8  # the part of the memory that segments opened ahead may take
 _SHELF_SHARE = 8  # the part of it that older pages may take, beside what is in flight
 
 

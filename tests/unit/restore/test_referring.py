@@ -105,9 +105,9 @@ async def test_little_memory_costs_a_second_request(tmp_path: Path) -> None:
         keys = [await recorder.segment(store, number) for number in range(3, 23)]
         for limits, times in ((LARGE, 1), (SMALL, 2)):
             store.got.clear()
-            request = RestoreRequest(path=tmp_path / "out", force=True, limits=limits)
-            await restore(store, request)
-            assert (tmp_path / "out").read_bytes() == recorder.transactions[22].database
+            path = tmp_path / f"{times}.db"
+            await restore(store, RestoreRequest(path=path, limits=limits))
+            assert path.read_bytes() == recorder.transactions[22].database
             assert sorted(store.got[1:]) == sorted(keys[:-1] * times + keys[-1:] * (times - 1))
 
 
