@@ -224,3 +224,18 @@ async def test_trap_secrets_in_errors(s3: OpenS3, proxy: FaultProxy) -> None:
     assert isinstance(caught.value, ReplicadError)
     for secret in (ACCESS, SECRET, TOKEN):
         assert secret not in shown
+
+
+async def test_the_head_of_a_put_is_short(s3: OpenS3, proxy: FaultProxy) -> None:
+    """A PUT tells the store what it needs to know, and nothing about the SDK: small segments are hardly larger.
+
+    Seen to fail with the SDK's own headers left in.
+    """
+    async with s3(EXAMPLE) as store:
+        await store.put("a", b"1")
+        await store.get("a")
+    put, get = (seen.head.lower() for seen in proxy.seen)
+    assert put.startswith("put ")
+    for name in ("amz-sdk-", "accept"):
+        assert f"\n{name}" not in put
+        assert f"\n{name}" in get
