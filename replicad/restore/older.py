@@ -78,7 +78,7 @@ class Wanted:
 
     def ask(self, index: SegmentIndex) -> array[int]:
         """Ask for the pages that a segment refers to; return their versions in order."""
-        versions = array("Q")
+        versions: list[Version] = []
         for pgno in index.references:
             version = self.pages.get(pgno)
             if version is None:
@@ -87,7 +87,7 @@ class Wanted:
             self._shelf.reserve(version)
             versions.append(version)
         self._bound = max(self._bound, max(index.references, default=-1))
-        return versions
+        return array("I", versions)
 
     def cut(self, pages: int) -> None:
         """Note that the database had only so many pages: those behind it came back as zeros, if nobody wrote them."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 from replicad.errors import Damaged
+from replicad.position import NO_WAL
 from replicad.restore.faults import Unusable, suspected
+from replicad.restore.older import Version
 from replicad.restore.segments import index_bytes, open_segment
 from replicad.restore.together import gather_bounded, task_group
-from replicad.segment import read_block
+from replicad.segment import Block, SegmentHeader, SegmentIndex, read_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,23 +23,51 @@ if TYPE_CHECKING:
     from replicad.restore.segments import OpenSegment
     from replicad.restore.settled import Frames
     from replicad.restore.workshop import Workshop
-    from replicad.segment import SegmentIndex
 
 _KEPT_SHARE = 8  # the part of the memory that blocks may take until their turn comes
 _AT_ONCE = 64  # segments unpacked in one go
 _FETCHES = 8
+_NO_PAGES = array("I")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """A segment whose one block waits for the pages that it refers to."""
+class Kept(NamedTuple):
+    """A segment whose one block waits for the pages that it refers to. There may be as many as seconds in a day."""
 
     part: PlannedSegment
-    index: SegmentIndex  # without transactions and page numbers
     block: bytes | None  # as stored; None: there was no room, it is fetched again
-    frames: Frames  # to be written into the database
-    answers: Answers  # to be put on the shelf
+    block_hash: int
+    block_frames: int
+    reference_hash: int
     versions: array[int]  # of the pages that it refers to
+    frames: array[int]  # to be written into the database: page number, frame, page number, frame
+    answers: array[int]  # to be put on the shelf: frame, version, frame, version
+
+    def read(self, references: bytes, page_size: int) -> bytes:
+        """Return its page images, one after another; `references` are what its versions are.
+
+        Raises:
+            Damaged: they are others, or the block is.
+        """
+        block, key = self.block or b"", self.part.stored.stored.key
+        header = SegmentHeader(
+            database_id="",
+            epoch=key.epoch,
+            page_size=page_size,
+            first_txid=key.first,
+            checksum_before=0,
+            pages_before=0,
+        )
+        found = Block(offset=0, stored_bytes=len(block), first_frame=0, frames=self.block_frames, hash=self.block_hash)
+        index = SegmentIndex(
+            header=header,
+            transactions=(),
+            pgnos=_NO_PAGES,
+            blocks=(found,),
+            wal_end=NO_WAL,
+            references=self.versions,
+            reference_hash=self.reference_hash,
+        )
+        return read_block(index, 0, block, what=self.part.name, references=references)
 
 
 class Referring:
@@ -78,9 +108,18 @@ class Referring:
         if opened.body is not None and block.stored_bytes <= self._room_bytes:
             self._room_bytes -= block.stored_bytes
             stored = opened.body[block.offset : block.offset + block.stored_bytes]
-        versions = self._workshop.wanted.ask(index)
-        slim = replace(index, transactions=(), pgnos=array("I"))
-        self._kept.append(Kept(part=part, index=slim, block=stored, frames=frames, answers=answers, versions=versions))
+        self._kept.append(
+            Kept(
+                part=part,
+                block=stored,
+                block_hash=block.hash,
+                block_frames=block.frames,
+                reference_hash=index.reference_hash,
+                versions=self._workshop.wanted.ask(index),
+                frames=_flat(frames),
+                answers=_flat(answers),
+            )
+        )
 
     async def unpack(self, base: str) -> None:
         """Unpack and write them, from the oldest to the newest; `base` is the object that the oldest one rests on.
@@ -128,7 +167,7 @@ class Referring:
         with suspected(kept.part.name):
             opened = await open_segment(self._workshop.fetch, kept.part.stored, database_id=self._database_id)
         block = opened.index.blocks[0]
-        return replace(kept, block=(opened.body or b"")[block.offset : block.offset + block.stored_bytes])
+        return kept._replace(block=(opened.body or b"")[block.offset : block.offset + block.stored_bytes])
 
     def _write(self, batch: Sequence[Kept], base: str) -> None:
         """Unpack a batch, oldest first. Runs in a thread."""
@@ -136,12 +175,19 @@ class Referring:
         for kept in batch:
             name = kept.part.name
             try:
-                references = shelf.take(kept.versions)
-                raw = memoryview(read_block(kept.index, 0, kept.block or b"", what=name, references=references))
+                raw = memoryview(kept.read(shelf.take(kept.versions), size))
             except Damaged as error:
                 raise Unusable(error, name, base, unproven=True) from error
-            for frame, version in kept.answers:
-                shelf.put(version, raw[frame * size : (frame + 1) * size])
+            for frame, version in _pairs(kept.answers):
+                shelf.put(Version(version), raw[frame * size : (frame + 1) * size])
             if kept.frames:
-                image.write_frames(kept.frames, raw, 0)
-                self._workshop.proof.written(pgno for pgno, _ in kept.frames)
+                image.write_frames(_pairs(kept.frames), raw, 0)
+                self._workshop.proof.written(kept.frames[::2])
+
+
+def _flat(pairs: Sequence[tuple[int, int]]) -> array[int]:
+    return array("Q", chain.from_iterable(pairs)) if pairs else _NO_PAGES
+
+
+def _pairs(flat: array[int]) -> list[tuple[int, int]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
