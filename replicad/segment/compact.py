@@ -1,16 +1,12 @@
 """Index and trailer of version 2: what a small segment costs beside its pages is what it has to say, and little more.
 
 The index begins with a front: the place in the WAL, how many there are of everything, and the references. In small
-segments the hashes follow, which no compressor makes smaller, and then columns of integers of variable length,
-differences where neighbours are alike; in others the records of fixed size of version 1, which cost a reader and a
-writer no step of Python's for each frame.
+segments the hashes follow, which no compressor makes smaller, and then the columns; in others the columns alone.
 """
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
-from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -19,6 +15,19 @@ from replicad import zstd
 from replicad.document import MAX_TXID
 from replicad.errors import Damaged
 from replicad.position import NO_WAL, WALPosition, lock_page
+from replicad.segment.columns import (
+    HASH_BYTES,
+    Columns,
+    Contents,
+    Counts,
+    compact_columns,
+    hashes_of,
+    numbers_in,
+    read_compact,
+    read_hashes,
+    read_wide,
+    wide_columns,
+)
 from replicad.segment.form import (
     BLOCK,
     FLAG_PACKED,
@@ -26,6 +35,8 @@ from replicad.segment.form import (
     FLAG_WIDE,
     HEAD,
     MAX_BLOCKS,
+    MAX_COMPACT,
+    MAX_COMPACT_BYTES,
     MAX_FRAMES,
     MAX_REFERENCE_BYTES,
     MAX_REFERENCES,
@@ -37,22 +48,14 @@ from replicad.segment.form import (
     TRANSACTION,
     VERSION,
 )
-from replicad.segment.index import (
-    SegmentIndex,
-    blocks_of,
-    check_index,
-    little_endian,
-    numbers_of,
-    transactions_of,
-)
+from replicad.segment.index import SegmentIndex, blocks_of, check_index, transactions_of
 from replicad.segment.varint import Reader, differences, write_varints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from array import array
 
     from replicad.segment.header import SegmentHeader
 
-_HASH_BYTES = 8
 _SALTS_BYTES = 8
 _COMPACT_MOST = 512  # transactions, and frames, up to which the columns are integers of variable length
 _COMPACT_LEVEL = 3  # of zstd, for these
@@ -73,19 +76,6 @@ class CompactTrailer:
     seal: int  # xxh3_64 of the head and the stored index
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """What an index says, as an encoder has gathered it."""
-
-    header: SegmentHeader
-    transactions: bytes | bytearray  # records
-    pgnos: array[int]
-    blocks: bytes | bytearray  # records
-    wal_end: WALPosition
-    references: array[int]
-    reference_hash: int
-
-
 def check_wal_position(position: WALPosition) -> None:
     """Refuse a WAL position that has no stored form.
 
@@ -102,18 +92,24 @@ def encode_end(head: bytes, contents: Contents, *, level: int) -> bytes:
     """Return index and trailer; `head` is the segment's."""
     transactions, frames = len(contents.transactions) // TRANSACTION.size, len(contents.pgnos)
     compact = max(transactions, frames) <= _COMPACT_MOST
-    plain, columns = _front(contents), _compact_columns(contents) if compact else _wide_columns(contents)
+    plain, columns = _front(contents), compact_columns(contents) if compact else wide_columns(contents)
     if compact:
-        plain += _hashes(contents)
+        plain += hashes_of(contents)
     flags = (FLAG_WAL if contents.wal_end.salts else 0) | (0 if compact else FLAG_WIDE)
     packed = zstd.compress(columns, _COMPACT_LEVEL if compact else level)
     if len(packed) < len(columns):
         flags |= FLAG_PACKED
     stored = bytes(plain) + (packed if flags & FLAG_PACKED else columns)
-    seal = xxhash.xxh3_64_intdigest(head + stored)
+    seal = _seal(head, stored)
     trailer = TRAILER.pack(len(head), flags, len(stored), len(columns), seal, 0, VERSION, TRAILER.size, TRAILER_MAGIC)
-    digest = xxhash.xxh3_64_intdigest(trailer[:_HASHED_BYTES]).to_bytes(_HASH_BYTES, "little")
-    return stored + trailer[:_HASHED_BYTES] + digest + trailer[_HASHED_BYTES + _HASH_BYTES :]
+    digest = xxhash.xxh3_64_intdigest(trailer[:_HASHED_BYTES]).to_bytes(HASH_BYTES, "little")
+    return stored + trailer[:_HASHED_BYTES] + digest + trailer[_HASHED_BYTES + HASH_BYTES :]
+
+
+def _seal(head: bytes, index: bytes) -> int:
+    digest = xxhash.xxh3_64(head)
+    digest.update(index)
+    return digest.intdigest()
 
 
 def read_compact_trailer(packed: bytes, *, object_bytes: int, what: str) -> CompactTrailer:
@@ -132,8 +128,9 @@ def read_compact_trailer(packed: bytes, *, object_bytes: int, what: str) -> Comp
         raise Damaged(what=what, where="offset of the blocks", expected=expected, found=data_offset)
     if flags & ~_FLAGS:
         raise Damaged(what=what, where="flags", expected=f"some of {_FLAGS}", found=flags)
-    if raw_column_bytes > _MAX_RAW_BYTES:
-        expected = f"at most {_MAX_RAW_BYTES}"
+    most = _MAX_RAW_BYTES if flags & FLAG_WIDE else MAX_COMPACT_BYTES
+    if raw_column_bytes > most:
+        expected = f"at most {most}"
         raise Damaged(what=what, where="unpacked size of the columns", expected=expected, found=raw_column_bytes)
     return CompactTrailer(
         data_offset=data_offset,
@@ -153,16 +150,16 @@ def read_compact_index(
     Raises:
         Damaged: a hash is another, or a number contradicts the others, the header or the trailer.
     """
-    found = xxhash.xxh3_64_intdigest(head + stored)
+    found = _seal(head, stored)
     if found != trailer.seal:
         where = "hash of the head and the index"
         raise Damaged(what=what, where=where, expected=f"{trailer.seal:016x}", found=f"{found:016x}")
     reader = Reader(stored, what=what, where="index")
     wal_end = _read_wal_end(reader) if trailer.flags & FLAG_WAL else NO_WAL
-    counts = _Counts(*reader.varints(4))
-    _check_counts(counts, header, what)
-    reference_hash = int.from_bytes(reader.take(_HASH_BYTES), "little") if counts.references else 0
-    references = _numbers(reader.sums(counts.references, before=0), "references", what)
+    counts = Counts(*reader.varints(4))
+    _check_counts(counts, header, what, wide=bool(trailer.flags & FLAG_WIDE))
+    reference_hash = int.from_bytes(reader.take(HASH_BYTES), "little") if counts.references else 0
+    references = numbers_in(reader.sums(counts.references, before=0), "references", what)
     _check_references(references, header, what)
     transactions, pgnos, blocks = _read_columns(reader, counts, header, trailer, what)
     index = SegmentIndex(
@@ -176,17 +173,6 @@ def read_compact_index(
     )
     check_index(index, frames=counts.frames, data_bytes=trailer.index_offset - trailer.data_offset, what=what)
     return index
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    transactions: int
-    frames: int
-    blocks: int
-    references: int
-
-
-_Columns = tuple["Iterator[tuple[int, int, int, int]]", "array[int]", "list[tuple[int, int, int]]"]
 
 
 def _front(contents: Contents) -> bytearray:
@@ -204,44 +190,20 @@ def _front(contents: Contents) -> bytearray:
         ),
     )
     if contents.references:
-        front += contents.reference_hash.to_bytes(_HASH_BYTES, "little")
+        front += contents.reference_hash.to_bytes(HASH_BYTES, "little")
         write_varints(front, differences(contents.references, before=0))
     return front
 
 
 def _read_wal_end(reader: Reader) -> WALPosition:
     salts, frame = bytes(reader.take(_SALTS_BYTES)), reader.varint()
-    return WALPosition(salts=salts, frame=frame, frame_checksum=bytes(reader.take(_HASH_BYTES)) if frame else b"")
+    return WALPosition(salts=salts, frame=frame, frame_checksum=bytes(reader.take(HASH_BYTES)) if frame else b"")
 
 
-def _hashes(contents: Contents) -> bytes:
-    """Return the checksums of all transactions, and the hashes of all blocks."""
-    checksums = (checksum for _, checksum, _, _ in TRANSACTION.iter_unpack(contents.transactions))
-    hashes = (digest for _, _, digest in BLOCK.iter_unpack(contents.blocks))
-    return b"".join(digest.to_bytes(_HASH_BYTES, "little") for digest in chain(checksums, hashes))
-
-
-def _wide_columns(contents: Contents) -> bytes:
-    return b"".join((contents.transactions, little_endian(contents.pgnos), contents.blocks))
-
-
-def _compact_columns(contents: Contents) -> bytes:
-    columns = bytearray()
-    times, _, pages, frames = zip(*TRANSACTION.iter_unpack(contents.transactions), strict=True)
-    write_varints(columns, [now - before for before, now in zip((0, *times), times, strict=False)])
-    write_varints(columns, differences(pages, before=contents.header.pages_before))
-    write_varints(columns, frames)
-    write_varints(columns, differences(contents.pgnos, before=0))
-    write_varints(columns, chain.from_iterable((stored, n) for stored, n, _ in BLOCK.iter_unpack(contents.blocks)))
-    return bytes(columns)
-
-
-def _read_columns(
-    reader: Reader, counts: _Counts, header: SegmentHeader, trailer: CompactTrailer, what: str
-) -> _Columns:
+def _read_columns(reader: Reader, counts: Counts, header: SegmentHeader, trailer: CompactTrailer, what: str) -> Columns:
     wide = trailer.flags & FLAG_WIDE
-    checksums = [] if wide else _read_hashes(reader, counts.transactions)
-    hashes = [] if wide else _read_hashes(reader, counts.blocks)
+    checksums = [] if wide else read_hashes(reader, counts.transactions)
+    hashes = [] if wide else read_hashes(reader, counts.blocks)
     rest: bytes | memoryview = reader.rest()
     if trailer.flags & FLAG_PACKED:
         rest = zstd.decompress(rest, raw_bytes=trailer.raw_column_bytes, what=what, where="index")
@@ -249,53 +211,22 @@ def _read_columns(
         raise Damaged(what=what, where="columns", expected=f"{trailer.raw_column_bytes} bytes", found=len(rest))
     columns = Reader(rest, what=what, where="columns of the index")
     if wide:
-        found = _read_wide(columns, counts)
+        found = read_wide(columns, counts)
     else:
-        found = _read_compact(columns, counts, header, checksums=checksums, hashes=hashes, what=what)
+        found = read_compact(columns, counts, header, checksums=checksums, hashes=hashes, what=what)
     columns.end()
     return found
 
 
-def _read_wide(columns: Reader, counts: _Counts) -> _Columns:
-    transactions = TRANSACTION.iter_unpack(columns.take(counts.transactions * TRANSACTION.size))
-    pgnos = numbers_of(columns.take(counts.frames * PGNO.size))
-    return transactions, pgnos, list(BLOCK.iter_unpack(columns.take(counts.blocks * BLOCK.size)))
-
-
-def _read_compact(  # noqa: PLR0913 - what the columns are put together with
-    columns: Reader, counts: _Counts, header: SegmentHeader, *, checksums: list[int], hashes: list[int], what: str
-) -> _Columns:
-    times = list(accumulate(columns.varints(counts.transactions)))
-    pages = columns.sums(counts.transactions, before=header.pages_before)
-    frames = columns.varints(counts.transactions)
-    pgnos = _numbers(columns.sums(counts.frames, before=0), "page numbers", what)
-    blocks = columns.varints(2 * counts.blocks)
-    return (
-        zip(times, checksums, pages, frames, strict=True),
-        pgnos,
-        list(zip(blocks[::2], blocks[1::2], hashes, strict=True)),
-    )
-
-
-def _read_hashes(reader: Reader, count: int) -> list[int]:
-    stored = reader.take(count * _HASH_BYTES)
-    return [int.from_bytes(stored[at : at + _HASH_BYTES], "little") for at in range(0, len(stored), _HASH_BYTES)]
-
-
-def _numbers(numbers: list[int], where: str, what: str) -> array[int]:
-    try:
-        return array("I", numbers)
-    except OverflowError as error:
-        found = f"{min(numbers)} to {max(numbers)}"
-        raise Damaged(what=what, where=where, expected="numbers of 32 bits", found=found) from error
-
-
-def _check_counts(counts: _Counts, header: SegmentHeader, what: str) -> None:
+def _check_counts(counts: Counts, header: SegmentHeader, what: str, *, wide: bool) -> None:
     """No count is larger than a reader can keep in memory."""
     refers = counts.references > 0
+    transactions, frames = (MAX_TRANSACTIONS, MAX_FRAMES) if wide else (MAX_COMPACT, MAX_COMPACT)
+    if refers:
+        frames = min(frames, MAX_REFERRING_BYTES // header.page_size)
     for where, count, least, most in (
-        ("number of transactions", counts.transactions, 1, min(MAX_TRANSACTIONS, MAX_TXID + 1 - header.first_txid)),
-        ("number of frames", counts.frames, 0, MAX_REFERRING_BYTES // header.page_size if refers else MAX_FRAMES),
+        ("number of transactions", counts.transactions, 1, min(transactions, MAX_TXID + 1 - header.first_txid)),
+        ("number of frames", counts.frames, 0, frames),
         ("number of blocks", counts.blocks, int(refers), 1 if refers else min(MAX_BLOCKS, counts.frames)),
         ("number of references", counts.references, 0, most_references(header.page_size)),
     ):

@@ -16,7 +16,8 @@ import xxhash
 from replicad import zstd
 from replicad.document import MAX_MS, MAX_PAGES
 from replicad.position import TXID, WALPosition, lock_page
-from replicad.segment.compact import Contents, check_wal_position, encode_end, most_references
+from replicad.segment.columns import Contents
+from replicad.segment.compact import check_wal_position, encode_end, most_references
 from replicad.segment.form import (
     BLOCK,
     MAX_BLOCK_BYTES,

@@ -80,6 +80,12 @@ MAX_BLOCKS: Final = 1 << 20
 MAX_FRAMES: Final = 1 << 28
 """Frames in one segment: a reader keeps 4 bytes for each."""
 
+MAX_COMPACT: Final = 4096
+"""Transactions, and frames, in an index of integers of variable length: a reader makes an object of each."""
+
+MAX_COMPACT_BYTES: Final = 256 << 10
+"""The columns of such an index, unpacked."""
+
 MAX_REFERENCES: Final = 64
 """Pages that a segment refers to."""
 

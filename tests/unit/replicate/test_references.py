@@ -227,6 +227,26 @@ def test_small_changes_cost_little(tmp_path: Path) -> None:
         assert max(sizes) < 150
 
 
+def test_a_file_that_cannot_be_read_costs_bytes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRAP: capture goes on when an old page cannot be read; the segment does without.
+
+    Seen to fail (the error ended the round of reading) without the `except` in `_page_in_file`.
+    """
+
+    def fail(*_: object) -> bytes:
+        raise apsw.IOError
+
+    with Scene(tmp_path / "app.db") as scene:
+        scene.commit(_FORTY)
+        scene.ship()
+        scene.capture._references._recent.clear()
+        monkeypatch.setattr(scene.source, "read_file", fail)
+        scene.commit("UPDATE t SET body = randomblob(900) WHERE id = 30")
+        index = scene.ship()
+        assert index is not None
+        assert len(index.references) == 0
+
+
 def test_what_a_batch_cut_off_and_brought_back(tmp_path: Path) -> None:
     """TRAP: a page that shrank away and came back within one round of reading is not what the segment began with.
 

@@ -35,6 +35,11 @@ def _in_first(commit_ms: int = 5, pages: int = 100, frames: int = 3) -> Callable
     return lambda lie: lie.transactions.__setitem__(0, (commit_ms, 7, pages, frames))
 
 
+def _wide(lie: Compact) -> Compact:
+    lie.wide = True
+    return lie
+
+
 def _in_columns(at: int, number: int) -> Callable[[Compact], object]:
     def change(lie: Compact) -> None:
         lie.columns = lie.plain_columns()
@@ -61,12 +66,14 @@ LIES: list[Lie] = [
     ("number of 65 bits", _in_header(2, 2**64), "header: expected a whole number of at most 64 bits"),
     # counts
     ("no transaction", _in_counts(transactions=0), "number of transactions: expected 1 to"),
-    ("too many transactions", _in_counts(transactions=2**20 + 1), "number of transactions: expected 1 to"),
+    ("too many transactions", _in_counts(transactions=4097), "number of transactions: expected 1 to"),
     ("more than TXIDs", _in_header(4, 2**63 - 2), "number of transactions: expected 1 to 2, found 3"),
-    ("too many frames", _in_counts(frames=2**28 + 1), "number of frames"),
+    ("too many frames", _in_counts(frames=4097), "number of frames: expected 0 to 4096, found 4097"),
     ("too many blocks", _in_counts(blocks=6), "number of blocks: expected 0 to 5, found 6"),
-    ("claimed transactions", _in_counts(transactions=2**20), "index: expected at least 8388608 bytes"),
-    ("claimed frames", _in_counts(frames=2**28), "columns of the index: expected at least 268435456 bytes"),
+    ("claimed transactions", _in_counts(transactions=4096), "index: expected at least 32768 bytes"),
+    ("claimed frames", _in_counts(frames=4096), "columns of the index: expected at least 4096 bytes"),
+    ("claimed records", lambda lie: (_wide(lie), _in_counts(frames=2**28)(lie)), "at least 1073741824 bytes"),
+    ("too many records", lambda lie: (_wide(lie), _in_counts(frames=2**28 + 1)(lie)), "number of frames"),
     # columns
     ("time beyond all", _in_columns(0, 2**53), "transaction 1000: expected a commit time"),
     ("no pages", _in_first(pages=0), "transaction 1000: expected 1 to 4294967294 pages, found 0"),
@@ -88,7 +95,7 @@ LIES: list[Lie] = [
     ),
     (
         "records too short",
-        lambda lie: (lie.__dict__.update(wide=True), _in_counts(frames=6)(lie)),
+        lambda lie: (_wide(lie), _in_counts(frames=6)(lie)),
         "columns of the index",
     ),
     ("no zstd", _in_trailer(flags=4), "index: expected a zstd frame"),
@@ -104,6 +111,11 @@ LIES: list[Lie] = [
     ("head runs over", _in_trailer(data_offset=45), "end of the head: expected 45"),
     ("index too long", _in_trailer(index_bytes=2**32 - 1), "offset of the blocks"),
     ("columns too large", _in_trailer(column_bytes=2**32 - 1), "unpacked size of the columns: expected at most"),
+    (
+        "records too large",
+        lambda lie: (_wide(lie), _in_trailer(column_bytes=2**32 - 1)(lie)),
+        "of the columns: expected",
+    ),
     ("columns of another size", _in_trailer(column_bytes=3), "columns: expected 3 bytes"),
 ]
 REFERRING_LIES: list[Lie] = [
