@@ -158,7 +158,9 @@ class Referring:
         if batch:
             yield batch
 
-    async def _complete(self, batch: Sequence[Kept]) -> list[Kept]:
+    async def _complete(self, batch: Sequence[Kept]) -> Sequence[Kept]:
+        if all(kept.block is not None for kept in batch):
+            return batch
         return await gather_bounded((partial(self._fetched, kept) for kept in batch), _FETCHES)
 
     async def _fetched(self, kept: Kept) -> Kept:
