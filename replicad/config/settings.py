@@ -275,6 +275,72 @@ _STORE = (
     ),
 )
 
+_OWNING = (
+    Setting(
+        name="handover_poll_interval",
+        kind=Kind.DURATION,
+        section=Section.OWNING,
+        effect="How often the owner looks whether another instance asks for the database: the only request of an idle "
+        "one. An instance that starts takes an owner for dead that does not answer for three times as long. All "
+        "instances of a database must agree on it.",
+        example="2s",
+        default="5s",
+        low="100ms",
+        high="1m",
+    ),
+    Setting(
+        name="handover_timeout",
+        kind=Kind.DURATION,
+        section=Section.OWNING,
+        effect="How long a handover keeps the application's writers waiting at most, and how long an instance without "
+        "a sign of life is waited for.",
+        example="20s",
+        default="30s",
+        low="1s",
+        high="1h",
+    ),
+    Setting(
+        name="on_handover",
+        kind=Kind.CHOICE,
+        section=Section.OWNING,
+        effect="What becomes of the application when another instance takes over: its writers wait and its readers go "
+        "on, or it is stopped.",
+        example="stop",
+        default="freeze",
+        choices=("freeze", "stop"),
+    ),
+    Setting(
+        name="when_fenced",
+        kind=Kind.CHOICE,
+        section=Section.OWNING,
+        effect="What becomes of the application when another instance has taken over without asking: its writers wait "
+        "and its readers go on, or it is stopped and `run` ends with 11.",
+        example="stop",
+        default="freeze",
+        choices=("freeze", "stop"),
+    ),
+    Setting(
+        name="fencing",
+        kind=Kind.CHOICE,
+        section=Section.OWNING,
+        effect="Whether a store must be able to keep two instances apart. `auto` warns when it cannot, `required` then "
+        "does not start, `advisory` does not even try.",
+        example="required",
+        default="auto",
+        choices=("auto", "required", "advisory"),
+    ),
+    Setting(
+        name="max_lag",
+        kind=Kind.DURATION,
+        section=Section.OWNING,
+        effect="When the oldest commit that is not durable is older than this, the application's writers wait until it "
+        "is. Off unless set: a bucket that is away then stops them.",
+        example="10s",
+        low="100ms",
+        high="1h",
+    ),
+)
+
 _RUNNING = (
     Setting(
         name="boot_timeout",
@@ -377,6 +443,7 @@ SETTINGS: tuple[Setting, ...] = (
     *_STORING,
     *_RESTORE,
     *_STORE,
+    *_OWNING,
     *_RUNNING,
     *_OBSERVING,
 )

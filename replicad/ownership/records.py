@@ -1,6 +1,7 @@
-"""The small stored documents of ownership: who claimed an epoch, how it starts, how it ended.
+"""The small stored documents of ownership: who claimed an epoch, how it starts, how it ended, and who asks for it.
 
-Each is written once, under the key that `replicad.layout` gives it, and never changed.
+Each stands under the key that `replicad.layout` gives it. Claims, starts and ends are history: written once, never
+changed. Requests and answers are notes between two instances: they are written over, and mean nothing afterwards.
 """
 
 from __future__ import annotations
@@ -76,7 +77,30 @@ class EpochEnd(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def encode_record(record: Claim | EpochStart | EpochEnd) -> bytes:
+class HandoverRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A newcomer asks the owner of the epoch before `epoch` to end it. That it is there is all that counts."""
+
+    version: Version = VERSION
+    id: Name  # of the claims that the newcomer will make
+    epoch: EpochNumber
+    requested_ms: Milliseconds  # by the newcomer's clock: for people
+    instance: str
+
+
+class HandoverAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The owner of the epoch before `epoch` is alive. Whoever waits for it looks whether the bytes change."""
+
+    version: Version = VERSION
+    epoch: EpochNumber
+    sign: int  # another one in each answer
+    answered_ms: Milliseconds  # by the owner's clock: for people
+    instance: str
+
+
+Record = Claim | EpochStart | EpochEnd | HandoverRequest | HandoverAnswer
+
+
+def encode_record(record: Record) -> bytes:
     """Return the document as it is stored."""
     return encode_document(record)
 
@@ -115,3 +139,23 @@ def decode_end(body: bytes, *, what: str) -> EpochEnd:
         NewerFormat: they are one of a later version.
     """
     return decode_document(body, EpochEnd, version=VERSION, what=what)
+
+
+def decode_request(body: bytes, *, what: str) -> HandoverRequest:
+    """Return the request in `body`; `what` names the object in messages.
+
+    Raises:
+        Damaged: the bytes are not a request.
+        NewerFormat: they are one of a later version.
+    """
+    return decode_document(body, HandoverRequest, version=VERSION, what=what)
+
+
+def decode_answer(body: bytes, *, what: str) -> HandoverAnswer:
+    """Return the answer in `body`; `what` names the object in messages.
+
+    Raises:
+        Damaged: the bytes are not an answer.
+        NewerFormat: they are one of a later version.
+    """
+    return decode_document(body, HandoverAnswer, version=VERSION, what=what)

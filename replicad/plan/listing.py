@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from replicad.layout import (
     ManifestKey,
     SegmentKey,
+    parse_ack,
     parse_chunk,
     parse_claim,
     parse_end,
+    parse_handover,
     parse_manifest,
     parse_segment,
     parse_start,
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from replicad.position import Epoch
-
-_HANDOVER = "handover/"  # notes between two owners; no part of the history
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class _Sorter:
         elif parse_chunk(key) is not None:
             self.chunks += 1
             return
-        elif self._take_manifest(key, size_bytes) or self._take_record(key) or key.startswith(_HANDOVER):
+        elif self._take_manifest(key, size_bytes) or self._take_record(key) or _is_note(key):
             return
         self.foreign += 1
 
@@ -112,6 +112,11 @@ class _Sorter:
                 epochs.add(epoch)
                 return True
         return False
+
+
+def _is_note(key: str) -> bool:
+    """Return whether the key is that of a note between two owners, which is no part of the history."""
+    return bool(parse_handover(key) or parse_ack(key))
 
 
 def read_listing(objects: Iterable[tuple[str, int]]) -> Listing:

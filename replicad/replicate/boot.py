@@ -22,7 +22,7 @@ from replicad.position import TXID
 from replicad.replicate.follower import Opened, Stored, open_source
 from replicad.replicate.head import read_heads, read_manifest
 from replicad.replicate.lineage import Lineage
-from replicad.replicate.own import Owned, founding_records, store_start
+from replicad.replicate.own import Owned, founding_records, new_start
 from replicad.restore.history import read_history
 from replicad.restore.progress import Silent
 from replicad.restore.request import Integrity, Limits, RestoreRequest
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from replicad.config.model import Settings
     from replicad.replicate.continuity import Known
     from replicad.replicate.state_file import StateFile
+    from replicad.replicate.tenure import Tenure
     from replicad.replicate.tools import Tools
     from replicad.restore.request import Restored
     from replicad.snapshot import Manifest
@@ -56,6 +57,7 @@ class Booted:
     opened: Opened | None  # None: there is no file yet
     restored: Restored | None
     first_restorable_ms: int | None  # commit time of the oldest snapshot on the line
+    orphaned_transactions: int  # stored, but not on the line
     first_start: bool  # neither a history nor a file was there
 
 
@@ -69,6 +71,7 @@ class Boot:
     tools: Tools
     log: FilteringBoundLogger
     owned: Owned
+    tenure: Tenure
     state: StateFile | None  # what stands beside the file
     may_replace: bool  # False beside an application that may have the file open
 
@@ -79,7 +82,7 @@ class Boot:
             StoreUnreachable, StoreRefused: nothing was decided, nothing was changed.
             LocalDiffers: the local file would have to be replaced under a running application.
         """
-        epoch, ours = self.owned.epoch, self.owned.continued
+        epoch = self.owned.epoch
         line = await self._read_line()
         known = await read_heads(self.store, line) if line else []
         opened = await self.tools.threads.run(self._open_if_there, known)
@@ -90,13 +93,9 @@ class Boot:
             restored = await self._restore()
             opened = await self.tools.threads.run(self._open, known)
         database_id = line.database_id if line else uuid.uuid4().hex
-        # A crash between claim and start leaves an epoch that is still ours and has no start yet.
-        if not ours or line is None or line.head != epoch:
-            parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
-            position = parent.position if parent else None
-            start = await store_start(self.store, database_id, epoch, position, clock=self.tools.clock)
-        else:
-            start = line.epochs[-1].start
+        parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
+        start = new_start(database_id, epoch, parent.position if parent else None, clock=self.tools.clock)
+        await self.tenure.begin(self.store, start)
         records = founding_records(self.owned.claim_id, start, instance=instance_name(os.environ))
         lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=self.owned.claim_id, records=records)
         manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
@@ -107,6 +106,7 @@ class Boot:
             opened=opened,
             restored=restored,
             first_restorable_ms=line.manifests[0].key.ms if line and line.manifests else None,
+            orphaned_transactions=sum(tail.last - tail.first + 1 for tail in line.orphans) if line else 0,
             first_start=course is Course.FIRST and opened is None,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -175,16 +175,26 @@ class Follower:
                 ended.cancel()
                 await asyncio.gather(asking, ended, return_exceptions=True)
 
+    def durable_position(self) -> Position:
+        """Return the newest durable transaction; nothing may be pending, and nobody may write."""
+        following, tenure = self.following, self.following.tenure
+        if self._capture is not None and tenure.claimed.is_set():
+            return Position(
+                epoch=following.lineage.epoch,
+                txid=following.ledger.durable.txid,
+                checksum=self._capture.table.checksum,
+                pages=self._capture.table.pages,
+            )
+        if tenure.start is None:
+            raise AssertionError
+        epoch = following.lineage.epoch if tenure.claimed.is_set() else tenure.start.position.epoch
+        return replace(tenure.start.position, epoch=epoch)
+
     async def store_end(self) -> None:
         """Store that this epoch ended in order; everything must be durable, and `run` cancelled."""
         if self._capture is None or self.following.ledger.pending_transactions:
             return
-        position = Position(
-            epoch=self.following.lineage.epoch,
-            txid=self.following.ledger.durable.txid,
-            checksum=self._capture.table.checksum,
-            pages=self._capture.table.pages,
-        )
+        position = self.durable_position()
         await store_end(self._store, position, clock=self.following.tools.clock)
         await self.following.tools.threads.run(leave_tidy, self.following.path)
         self.following.log.info(events.EPOCH_ENDED, epoch=position.epoch, txid=position.txid)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from replicad.replicate.lineage import Lineage
     from replicad.replicate.ship import Shipper
     from replicad.replicate.snapshots import Snapshots
+    from replicad.replicate.tenure import Tenure
     from replicad.replicate.tools import Tools
 
 P = ParamSpec("P")
@@ -38,6 +39,7 @@ class Following:
     path: Path
     settings: Settings
     lineage: Lineage
+    tenure: Tenure
     ledger: Ledger
     shipper: Shipper
     snapshots: Snapshots
@@ -77,7 +79,12 @@ class Turn:
 
 
 async def record_state(following: Following, position: Position, wal: WALPosition) -> None:
-    """Write the state file: this transaction is durable, and ends here in the WAL."""
+    """Write the state file: this transaction is durable, and ends here in the WAL.
+
+    While the epoch is not claimed yet, the state that an earlier process has written is as true.
+    """
+    if not following.tenure.claimed.is_set():
+        return
     lineage = following.lineage
     state = state_of(position, wal, database_id=lineage.database_id, claim_id=lineage.claim_id)
     try:

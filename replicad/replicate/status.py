@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicad.config.model import DatabaseSettings
     from replicad.replicate.follower import Follower
+    from replicad.replicate.office import Office
 
 
 def instant(ms: int | None) -> str | None:
@@ -17,16 +17,19 @@ def instant(ms: int | None) -> str | None:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None
 
 
-def database_status(database: DatabaseSettings, follower: Follower, *, store: str, now_ms: int) -> Mapping[str, object]:
+def database_status(office: Office, *, now_ms: int) -> Mapping[str, object]:
     """Return the status of one database."""
+    database, follower = office.station.database, office.followed.follower
     following = follower.following
     ledger, metrics, newest = following.ledger, following.metrics, following.snapshots.newest
     return {
         "name": database.name,
         "path": str(database.path),
-        "replica": store,
+        "replica": office.station.store.url,
         "state": _state(follower),
         "problem": follower.problem,
+        "owner": not office.is_gone,
+        "ownership": office.standing.value,
         "epoch": following.lineage.epoch,
         "database_id": following.lineage.database_id,
         "captured_txid": ledger.captured.txid,

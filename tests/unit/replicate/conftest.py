@@ -15,9 +15,8 @@ from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
 from replicad.host.watcher import Watcher
 from replicad.observe.metrics import Metrics
-from replicad.replicate.assembly import Assembly, Followed
-from replicad.replicate.own import own
-from replicad.replicate.state_file import read_state
+from replicad.replicate.office import Office
+from replicad.replicate.station import Station
 from replicad.replicate.tools import Tools
 from replicad.store.memory import MemoryStore
 from tests.support.faulty_store import Call, FaultyStore
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from replicad.replicate.assembly import Followed
     from replicad.replicate.follower import Follower
 
 
@@ -53,6 +53,10 @@ class Gate(FaultyStore):
         return await super()._begin(verb, key, special)
 
 
+async def _nothing_to_stop() -> None:
+    """There is no application but the test's own connection."""
+
+
 class Stage:
     """One database, its application (a connection of SQLite's, the same library as ours), one follower, one store.
 
@@ -64,9 +68,10 @@ class Stage:
         self.store = Gate()
         self.tools = tools
         self.lines = lines
-        self.flags = {"database": str(path), "replica": "memory://stage", "sync_interval": "0s"}
+        self.flags = {"database": str(path), "replica": "memory://stage", "sync_interval": "0s", "handover_poll_interval": "100ms"}
         self.metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
         self._connection: apsw.Connection | None = None
+        self.office: Office | None = None
         self._followed: Followed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -106,17 +111,17 @@ class Stage:
     async def boot(self, *, may_replace: bool = True) -> Followed:
         """Claim, and bring file and history together."""
         settings = load(flags=self.flags, environ={}, required=()).settings
-        state, log = await self.tools.threads.run(read_state, self.path), structlog.get_logger()
-        owned = await own(self.store, state, environment={}, clock=self.tools.clock, log=log)
-        assembly = Assembly(
+        station = Station(
             database=settings.databases[0],
             store=self.store,
             settings=settings,
             tools=self.tools,
             metrics=self.metrics,
-            log=log,
+            log=structlog.get_logger(),
         )
-        self._followed = await assembly.boot(owned, state, may_replace=may_replace)
+        self.office = Office(station, {}, changed=lambda: None, stop_application=_nothing_to_stop)
+        await self.office.boot(may_replace=may_replace, claimed=lambda: None)
+        self._followed = self.office.followed
         return self._followed
 
     async def start(self) -> None:
@@ -136,6 +141,8 @@ class Stage:
             self._task = None
         if self._followed is not None and self._followed.booted.opened is not None:
             await self.tools.threads.run(self._followed.booted.opened.source.close)
+        if self.office is not None:
+            await self.office.close()
         self._followed = None
 
     async def sync(self, timeout_seconds: float = 20.0) -> int:
