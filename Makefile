@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 
-.PHONY: demo test lint format soak bench docs clean
+.PHONY: demo test lint format soak bench bench-peers bench-quick docs clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("replicad needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else 0'
@@ -30,10 +30,20 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 soak: $(STAMP)
-	REPLICAD_SOAK=1 $(BIN)/python -m pytest -m soak -n 1 --timeout 7200
+	REPLICAD_SOAK=1 $(BIN)/python -m pytest -m soak -n 0 -v -s --timeout 7200
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.bounds
+
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+bench-peers: $(VENV)/.bench
+	$(BIN)/python -m bench.peers $(SCENARIOS)
+
+bench-quick: $(STAMP)
+	$(BIN)/python -m bench.peers --quick
 
 docs: $(STAMP)
 	$(BIN)/python -m replicad.cli.reference

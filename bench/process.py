@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PATIENCE_SECONDS = 60.0
+
+
+def installed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that finds its bytecode compiled, as an installed package's is.
+
+    A checkout may be one whose environment keeps Python from writing any: each start would compile replicad anew.
+    """
+    cache = Path(tempfile.gettempdir()) / f"replicad-bench-bytecode-{os.getuid()}"
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(cache), **environment}
 
 
 def cpu_seconds(pid: int) -> float:
@@ -46,9 +57,7 @@ class Daemon:
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "replicad", "run", "--log-format", "json", "--log-level", "info"]
         command += ["--database", str(self.database), "--replica", self.replica, *self.options]
-        self.process = subprocess.Popen(
-            command, env={**os.environ, **self.environment}, stderr=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, env=installed(self.environment), stderr=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -53,7 +53,9 @@ def _unproven(local: Local, head: Position) -> Course:
     if recorded is None or not local.same_database:
         return Course.ASIDE
     at_head = (recorded.txid, recorded.checksum) == (head.txid, head.checksum)  # an epoch may begin at its parent's end
-    if local.same_claim or at_head:  # whatever is stored came from this file, or was in it before it was written to
+    # Whatever is stored came from this file, unless the disk was rolled back behind it, or copied; or it was in it
+    # before it was written to.
+    if (local.same_claim and recorded.txid >= head.txid) or at_head:
         return Course.STORE_LOCAL
     untouched = (local.checksum, local.pages) == (recorded.checksum, recorded.pages)
     return Course.FORWARD if untouched and recorded.txid < head.txid else Course.ASIDE

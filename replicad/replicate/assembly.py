@@ -56,8 +56,14 @@ def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
     ledger, clock, tools, metrics = Ledger(), station.tools.clock, station.tools, station.metrics
     metrics.lag_seconds = lambda: ledger.lag_seconds(clock.now_ms())
     shipper = Shipper(station.store, tenure, tools.threads, metrics, station.log)
-    concurrency = station.settings.upload_concurrency
-    snapshots = Snapshots(shipper, booted.lineage, tools.background, metrics, concurrency=concurrency)
+    snapshots = Snapshots(
+        shipper,
+        booted.lineage,
+        tools.background,
+        metrics,
+        concurrency=station.settings.upload_concurrency,
+        compression_level=station.settings.compression_level,
+    )
     snapshots.resume(booted.manifest)
     return Following(
         path=station.database.path,

@@ -234,8 +234,13 @@ class Capture:
             release=lambda: None,
         )
 
-    def pin_state(self) -> Pinned | None:
-        """Hold the state at the position still; None when writers would not pause for it."""
+    def pin_state(self, *, skip: bool) -> Pinned | None:
+        """Hold the state at the position still; None when writers would not pause for it.
+
+        `skip` forgets what was read up to then: see `skip_ahead`.
+        """
+        if skip:
+            self.skip_ahead()
         pin = self.source.open_pin()
         try:
             index = self.pin_here(pin)
@@ -254,6 +259,23 @@ class Capture:
             raise
         self.source.close_pin(pin)
         return None
+
+    def skip_ahead(self) -> None:
+        """Read to the end and forget the transactions, but for the state that they have made; the pin follows.
+
+        For a snapshot that is owed: no transaction in front of it can be restored, so none needs room in memory,
+        which would be full long before a busy application paused.
+        """
+        while True:
+            reached = self.read()
+            self._open = None
+            if reached is Reached.OVERSIZED and (transaction := self.oversized()) is not None:
+                for _ in transaction.parts():
+                    pass
+                transaction.settle()
+            elif reached is Reached.END and self.move_pin():
+                self._open = None
+                return
 
     def begin_segment(self) -> SegmentEncoder:
         """Return an encoder for a segment that begins with the next transaction."""

@@ -121,8 +121,9 @@ class ComparingCapture(Capture):
         del index
         return self._momentary()
 
-    def pin_state(self) -> Pinned | None:
+    def pin_state(self, *, skip: bool) -> Pinned | None:
         """Return the state that was read last, to be read chunk by chunk as long as it stands."""
+        del skip
         if self.read() is not Reached.END or self.changed():
             return None
         return self._momentary()

@@ -176,7 +176,7 @@ class Session:
             self._following.log.warning(events.DATABASE_REPLACED, path=str(self._following.path))
             self._replaced.set()
             await asyncio.Event().wait()  # until `run` cancels this loop: the old file is not looked at again
-        if round_.blocking or round_.waited_seconds:
+        if round_.waited_seconds or (round_.blocking and self._snapshots.borrows_pin):
             self._snapshots.pin_again()
         self._snapshots.watch_wal(round_.wal_bytes)
         streaming = round_.reached is Reached.OVERSIZED and not self._following.shipper.away

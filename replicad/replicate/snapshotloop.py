@@ -126,7 +126,7 @@ class SnapshotLoop:
         if pinned is None:
             async with self._turn.while_reading():
                 self.let_go.clear()
-                pinned = await self._turn.within(self._turn.capture.pin_state)
+                pinned = await self._turn.within(self._turn.capture.pin_state, skip=not self.base.is_set())
         if pinned is None:
             raise StateMoved
         self.holds_pin = True

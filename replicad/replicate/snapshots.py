@@ -43,11 +43,18 @@ class Snapshots:
     that are written to until the next pin, so a snapshot ends however often that happens.
     """
 
-    def __init__(
-        self, shipper: Shipper, lineage: Lineage, threads: Threads, metrics: DatabaseMetrics, *, concurrency: int
+    def __init__(  # noqa: PLR0913 - one of each
+        self,
+        shipper: Shipper,
+        lineage: Lineage,
+        threads: Threads,
+        metrics: DatabaseMetrics,
+        *,
+        concurrency: int,
+        compression_level: int,
     ) -> None:
         self.newest: Manifest | None = None
-        self.level = 3
+        self._compression_level = compression_level
         self._shipper = shipper
         self._lineage = lineage
         self._threads = threads
@@ -185,7 +192,7 @@ class Snapshots:
         name = await self._threads.run(chunk_name, raw)
         chunk = self._stored.get(name)
         if chunk is None:
-            stored = await self._threads.run(compress_chunk, raw, self.level)
+            stored = await self._threads.run(compress_chunk, raw, self._compression_level)
             chunk = Chunk(name=name, epoch=self._lineage.epoch, stored_bytes=len(stored), raw_bytes=len(raw))
             await self._shipper.object(chunk_key(Epoch(self._lineage.epoch), name), stored)
             self._stored[name] = chunk

@@ -110,13 +110,16 @@ class Chunks:
         self._write(raw, numbers)
 
     def _write(self, raw: bytes, numbers: list[int]) -> None:
-        """Write the unsettled pages of a chunk to its places in the image. Runs in a thread."""
+        """Write the unsettled pages of a chunk to its places in the image, and read them back. Runs in a thread."""
         if _is_zeros(raw):
             return  # the file is made of zeros already: a hole costs neither time nor room
         pages = self._manifest.chunk_pages
         for number in numbers:
             first = number * pages
-            self._workshop.image.write_runs(first, raw, self._workshop.settled.runs(first, pages))
+            runs = list(self._workshop.settled.runs(first, pages))
+            self._workshop.image.write_runs(first, raw, runs)
+            self._workshop.proof.take(first, pages, runs)
+            self._workshop.image.finished(runs)
 
 
 def _is_zeros(raw: bytes) -> bool:

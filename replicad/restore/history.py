@@ -10,17 +10,19 @@ from replicad.layout import CLAIMS, EPOCHS, end_key, epoch_prefix, parse_chunk, 
 from replicad.ownership.records import decode_end, decode_start
 from replicad.plan.line import History
 from replicad.plan.listing import read_listing
+from replicad.position import Epoch
 from replicad.restore.together import gather_bounded
 
 if TYPE_CHECKING:
     from replicad.ownership.records import EpochEnd, EpochStart
-    from replicad.position import Epoch
     from replicad.store.protocol import ObjectStore
 
 _MAX_CHUNKS_IN_A_ROW = 1_000
 """A page of a LIST: reading on costs nothing up to here; asking again for what lies behind the chunks does."""
 
 _BEHIND_CHUNKS = "chunks0"  # "0" follows "/": behind every chunk, before all else that an epoch's folder holds
+
+_FIRST_EPOCH = Epoch(1)
 
 _ATTEMPTS = 3
 CONCURRENCY = 16
@@ -72,9 +74,13 @@ async def _list_claims(store: ObjectStore) -> list[tuple[str, int]]:
 
 
 async def _list_epochs(store: ObjectStore) -> list[tuple[str, int]]:
-    """List every epoch's folder, jumping over chunks: a plan needs none of them, and they are most of the keys."""
+    """List every epoch's folder, jumping over chunks: a plan needs none of them, and they are most of the keys.
+
+    Nothing that counts stands before the chunks of the first epoch, so the first LIST begins behind them: that is all
+    of them while a replica is young. Some servers read every object that they list, to hash it (`rclone serve s3`).
+    """
     objects: list[tuple[str, int]] = []
-    behind: str | None = ""
+    behind: str | None = f"{epoch_prefix(_FIRST_EPOCH)}{_BEHIND_CHUNKS}"
     while behind is not None:
         behind = await _list_on(store, behind, objects)
     return objects

@@ -1,8 +1,9 @@
 """The proof that what stands in the file is what stood in the source, and no less: nothing else puts it in place.
 
 Every page is read back from the file and hashed; the checksum of the whole has to be the one that was recorded
-when the transaction was captured. SQLite's own checks are for those who want to know whether the source itself
-was sound.
+when the transaction was captured. The checksum does not depend on the order, so a chunk is read back as soon as it
+is written: it is still in the processor's cache, and there is nothing to wait for while the rest is on its way.
+SQLite's own checks are for those who want to know whether the source itself was sound.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from replicad.position import lock_page
 from replicad.restore.request import Integrity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from replicad.host.threads import Threads
@@ -59,37 +60,95 @@ async def interruptible(threads: Threads, function: Callable[[threading.Event], 
         raise
 
 
-def read_back(image: Image, stop: threading.Event, *, table: PageTable | None = None) -> int:
-    """Return the checksum of the state in the file, from the file; fill in `table` when there is one.
+class Proof:
+    """The checksum of the state in a file, from the file. Each page counts once, whenever it is read back.
 
-    Raises:
-        ProofFailed: the file has become shorter.
-        FileUnusable: it cannot be read.
-        Interrupted: the event was set.
+    All methods block; threads may call them at the same time for different pages.
+
+    Args:
+        image: the file.
+        table: is filled in on the way when there is one.
     """
-    buffer = bytearray(_PIECE_BYTES)
-    view = memoryview(buffer)
-    size, lock = image.page_size, lock_page(image.page_size)
-    checksum = 0
-    for offset in range(0, image.size_bytes, _PIECE_BYTES):
-        if stop.is_set():
-            raise Interrupted
-        length = min(_PIECE_BYTES, image.size_bytes - offset)
-        if (found := image.read(offset, buffer)) < length:
-            raise ProofFailed(what=image.path, check=f"bytes at {offset}", expected=length, found=found)
-        first = offset // size + 1
-        pgnos = range(first, first + length // size)
-        images = [view[begin : begin + size] for begin in range(0, length, size)]
-        if lock in pgnos:
-            del images[lock - first]
-            numbers = [pgno for pgno in pgnos if pgno != lock]
+
+    def __init__(self, image: Image, *, table: PageTable | None = None) -> None:
+        self._image = image
+        self._table = table
+        self._checksum = 0
+        self._adding = threading.Lock()
+        self._read = bytearray(image.pages)  # one byte a page: 1 when it was counted, or never is
+        lock = lock_page(image.page_size)
+        if lock <= image.pages:
+            self._read[lock - 1] = 1
+        size = image.page_size
+        self._cuts = [slice(offset, offset + size) for offset in range(0, _PIECE_BYTES, size)]  # a buffer into pages
+        self._buffers = threading.local()
+
+    def take(self, first: int, count: int, runs: Iterable[tuple[int, int]]) -> None:
+        """Read back some of the `count` pages from index `first` (0-based), which are written and stay as they are.
+
+        Args:
+            first: index of the first page.
+            count: how many pages `runs` are among.
+            runs: (index, count) of pages in a row.
+
+        Raises:
+            ProofFailed: the file has become shorter.
+            FileUnusable: it cannot be read.
+        """
+        read = bytearray(b"\1") * count
+        rows = [(index, index + n) for index, n in runs]
+        for begin, end in rows:
+            read[begin - first : end - first] = self._read[begin:end]
+        for begin in range(0, count, len(self._cuts)):
+            self._take_piece(read, first, begin)
+        for begin, end in rows:
+            self._read[begin:end] = b"\1" * (end - begin)
+
+    def finish(self, stop: threading.Event) -> int:
+        """Read back what is left, now that all is written; return the checksum of the state.
+
+        Raises:
+            ProofFailed: the file has become shorter.
+            FileUnusable: it cannot be read.
+            Interrupted: the event was set.
+        """
+        for begin in range(0, self._image.pages, len(self._cuts)):
+            if stop.is_set():
+                raise Interrupted
+            self._take_piece(self._read, 0, begin)
+        return self._checksum if self._table is None else self._table.commit(self._image.pages)
+
+    def _take_piece(self, read: bytearray, first: int, begin: int) -> None:
+        """Read back the pages of one buffer that are 0 in `read`, from its index `begin`; page `first` is its first."""
+        stop = begin + len(self._cuts)
+        begin, end = read.find(0, begin, stop), read.rfind(0, begin, stop) + 1
+        if begin < 0:
+            return
+        size = self._image.page_size
+        offset, view = (first + begin) * size, self._buffer()[: (end - begin) * size]
+        if (found := self._image.read(offset, view)) < len(view):
+            raise ProofFailed(what=self._image.path, check=f"bytes at {offset}", expected=len(view), found=found)
+        indexes: Sequence[int] = range(end - begin)
+        if read.find(1, begin, end) >= 0:
+            indexes = [index for index in indexes if not read[begin + index]]
+        pgno = first + begin + 1
+        self._add([pgno + index for index in indexes], [view[self._cuts[index]] for index in indexes])
+
+    def _add(self, pgnos: Sequence[int], images: Sequence[memoryview]) -> None:
+        if self._table is None:
+            checksum = reduce(xor, map(xxhash.xxh3_64_intdigest, images, pgnos))
+            with self._adding:
+                self._checksum ^= checksum
         else:
-            numbers = list(pgnos)
-        if table is None:
-            checksum = reduce(xor, map(xxhash.xxh3_64_intdigest, images, numbers), checksum)
-        else:
-            table.write(numbers, images)
-    return checksum if table is None else table.commit(image.pages)
+            with self._adding:
+                self._table.write(pgnos, images)
+
+    def _buffer(self) -> memoryview:
+        """Return this thread's buffer."""
+        found: memoryview | None = getattr(self._buffers, "view", None)
+        if found is None:
+            found = self._buffers.view = memoryview(bytearray(_PIECE_BYTES))
+        return found
 
 
 def ask_sqlite(path: Path, integrity: Integrity, stop: threading.Event) -> None:

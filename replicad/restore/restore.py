@@ -27,7 +27,7 @@ from replicad.restore.place import Place, resolve_target
 from replicad.restore.planning import Planner
 from replicad.restore.preparation import prepare
 from replicad.restore.progress import Silent
-from replicad.restore.prove import ask_sqlite, interruptible, read_back
+from replicad.restore.prove import Proof, ask_sqlite, interruptible
 from replicad.restore.request import Integrity, Restored
 from replicad.restore.together import task_group
 from replicad.restore.workshop import Workshop
@@ -198,21 +198,23 @@ class _Restore:
     async def _build(self, image: Image, prepared: Preparation, old: OldFile) -> _Built:
         """Put the database together by one plan, prove it and sync it."""
         await self._threads.run(image.create)
-        reused_bytes = await self._assemble(image, prepared, old)
-        await self._threads.run(image.take_over, old.path)
         table = PageTable(image.page_size) if self._request.page_table else None
+        proof = Proof(image, table=table)
+        reused_bytes = await self._assemble(image, proof, prepared, old)
+        await self._threads.run(image.take_over, old.path)
         async with task_group() as group:  # hashing keeps a core busy while the disk is
-            proof = group.create_task(interruptible(self._threads, partial(read_back, image, table=table)))
+            checksum = group.create_task(interruptible(self._threads, proof.finish))
             group.create_task(self._threads.run(image.sync))
-        _compare(image, prepared, proof.result())
+        _compare(image, prepared, checksum.result())
         if self._request.integrity is not Integrity.NONE:
             await interruptible(self._threads, partial(ask_sqlite, image.path, self._request.integrity))
         return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, table=table)
 
-    async def _assemble(self, image: Image, prepared: Preparation, old: OldFile) -> int:
+    async def _assemble(self, image: Image, proof: Proof, prepared: Preparation, old: OldFile) -> int:
         """Write every page once; return how many bytes came from the old file."""
         self._progress.started(prepared.total_bytes)
-        workshop = Workshop(self._fetch, image, self._progress, memory_bytes=self._request.limits.memory_bytes)
+        memory_bytes = self._request.limits.memory_bytes
+        workshop = Workshop(self._fetch, image, proof, self._progress, memory_bytes=memory_bytes)
         chain = Chain(workshop, prepared)
         unusable = self._planner.unusable_chunks
         chunks = Chunks(workshop, prepared, old=old, unusable=unusable, verify=self._verify)

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from replicad.restore.fetch import Fetch
     from replicad.restore.image import Image
     from replicad.restore.progress import Progress
+    from replicad.restore.prove import Proof
 
 _AHEAD_SHARE = 4  # the part of the memory that segments opened ahead may take
 
 
 class Workshop:
-    """One attempt at putting a database together in `image`."""
+    """One attempt at putting a database together in `image`, which `proof` reads back."""
 
-    def __init__(self, fetch: Fetch, image: Image, progress: Progress, *, memory_bytes: int) -> None:
+    def __init__(self, fetch: Fetch, image: Image, proof: Proof, progress: Progress, *, memory_bytes: int) -> None:
         self.fetch = fetch
         self.image = image
+        self.proof = proof
         self.progress = progress
         self.settled = Settled(image.pages, image.page_size)
         self.ahead = MemoryBudget(memory_bytes // _AHEAD_SHARE)

@@ -58,13 +58,14 @@ def why_no_rclone() -> str | None:
 def running_rclone(root: Path) -> Iterator[RcloneServer]:
     """Serve a folder on a free port of 127.0.0.1, until the end of the context.
 
-    It keeps what it knows of folders for minutes, so the buckets are made before it starts.
+    It keeps what it knows of folders for minutes, so the buckets are made before it starts. Those of an earlier
+    server over the same folder are there again, and are given out in the same order.
     """
     binary = rclone_binary()
     assert binary is not None, "ask why_no_rclone first"
     buckets = [f"bucket-{number:03}" for number in range(_BUCKETS)]
     for bucket in buckets:
-        (root / bucket).mkdir()
+        (root / bucket).mkdir(exist_ok=True)
     command = [str(binary), "serve", "s3", "--addr", "127.0.0.1:0", "--config", "/dev/null"]
     command += ["--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}", str(root)]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

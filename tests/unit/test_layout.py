@@ -23,6 +23,8 @@ names = st.text("0123456789abcdef", min_size=64, max_size=64)
 NAME = "0123456789abcdef" * 4
 KEYS = {
     "claims/0000002a.json": ("claim", 42),
+    "handover/0000002a.json": ("handover", 42),
+    "handover/0000002a.ack.json": ("ack", 42),
     "epochs/0000002a/start.json": ("start", 42),
     "epochs/0000002a/end.json": ("end", 42),
     "epochs/0000002a/log/0000000000000001-00000000000000ff-1700000000000.seg": (
@@ -37,6 +39,8 @@ KEYS = {
 }
 PARSERS = {
     "claim": layout.parse_claim,
+    "handover": layout.parse_handover,
+    "ack": layout.parse_ack,
     "start": layout.parse_start,
     "end": layout.parse_end,
     "segment": layout.parse_segment,
@@ -56,6 +60,8 @@ def test_keys_are_told_apart(key: str, kind: str, parts: object) -> None:
 def test_round_trip(epoch: Epoch, name: str, segment: SegmentKey, manifest: ManifestKey) -> None:
     """A key that was formatted is parsed into the same parts."""
     assert layout.parse_claim(layout.claim_key(epoch)) == epoch
+    assert layout.parse_handover(layout.handover_key(epoch)) == epoch
+    assert layout.parse_ack(layout.ack_key(epoch)) == epoch
     assert layout.parse_start(layout.start_key(epoch)) == epoch
     assert layout.parse_end(layout.end_key(epoch)) == epoch
     assert layout.parse_chunk(layout.chunk_key(epoch, name)) == (epoch, name)
@@ -92,6 +98,7 @@ def test_prefixes_hold_their_keys(epoch: Epoch, segment: SegmentKey, manifest: M
     assert all(key.startswith(layout.epoch_prefix(epoch)) for key in keys)
     assert all(key.startswith(layout.EPOCHS) for key in keys)
     assert layout.claim_key(epoch).startswith(layout.CLAIMS)
+    assert all(key(epoch).startswith(layout.HANDOVER) for key in (layout.handover_key, layout.ack_key))
     other = Epoch(epoch ^ 1)
     assert not any(key.startswith(layout.epoch_prefix(other)) for key in keys)
 
@@ -131,7 +138,10 @@ def _variants() -> list[str]:
         "epochs/0000002a/snapshots/00000000000000ff.json",
         f"epochs/0000002a/chunks/{NAME[1:]}.zst",
         f"epochs/0000002a/chunks/{NAME}",
-        "handover/0000002a.json",
+        "handover/",
+        "handover/0000002a",
+        "handover/0000002a.nack.json",
+        "handover/0000002a.ack",
     ],
     ids=lambda key: key[:90],
 )

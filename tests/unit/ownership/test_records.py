@@ -13,8 +13,13 @@ from replicad.ownership.records import (
     Claim,
     EpochEnd,
     EpochStart,
+    HandoverAnswer,
+    HandoverRequest,
+    Record,
+    decode_answer,
     decode_claim,
     decode_end,
+    decode_request,
     decode_start,
     encode_record,
 )
@@ -31,13 +36,17 @@ START = EpochStart(
     started_ms=1_700_000_000_000,
 )
 END = EpochEnd(epoch=3, txid=4800, checksum="ffffffffffffffff", pages=10, ended_ms=1_700_000_000_001)
+REQUEST = HandoverRequest(id="c0ffee", epoch=4, requested_ms=1_700_000_000_002, instance="web-2")
+ANSWER = HandoverAnswer(epoch=4, sign=7, answered_ms=1_700_000_000_003, instance="web-1")
 
 READERS = [
     pytest.param(CLAIM, decode_claim, id="claim"),
     pytest.param(START, decode_start, id="start"),
     pytest.param(END, decode_end, id="end"),
+    pytest.param(REQUEST, decode_request, id="request"),
+    pytest.param(ANSWER, decode_answer, id="answer"),
 ]
-Reader = Callable[..., Claim | EpochStart | EpochEnd]
+Reader = Callable[..., Record]
 
 times = st.integers(0, 2**53 - 1)
 epochs = st.integers(1, 2**32 - 1)
@@ -82,6 +91,16 @@ def test_ends_come_back(end: EpochEnd) -> None:
     )
 
 
+@given(
+    st.builds(HandoverRequest, id=names, epoch=epochs, requested_ms=times, instance=st.text()),
+    st.builds(HandoverAnswer, epoch=epochs, sign=st.integers(0, 2**53), answered_ms=times, instance=st.text()),
+)
+def test_notes_come_back(request: HandoverRequest, answer: HandoverAnswer) -> None:
+    """A request and an answer read are those written."""
+    assert decode_request(encode_record(request), what="request") == request
+    assert decode_answer(encode_record(answer), what="answer") == answer
+
+
 def test_stored_form() -> None:
     """What is stored is one line of JSON with the version in front."""
     assert encode_record(CLAIM) == (
@@ -90,7 +109,7 @@ def test_stored_form() -> None:
 
 
 @pytest.mark.parametrize(("record", "read"), READERS)
-def test_newer_version(record: Claim | EpochStart | EpochEnd, read: Reader) -> None:
+def test_newer_version(record: Record, read: Reader) -> None:
     """A document of a later version is not called damaged, whatever else is in it."""
     body = json.dumps(json.loads(encode_record(record)) | {"version": 2, "epoch": "three"}).encode()
     with pytest.raises(NewerFormat, match="x was written in format version 2, and this replicad reads up to version 1"):
@@ -98,7 +117,7 @@ def test_newer_version(record: Claim | EpochStart | EpochEnd, read: Reader) -> N
 
 
 @pytest.mark.parametrize(("record", "read"), READERS)
-def test_zero_bytes_and_truncated(record: Claim | EpochStart | EpochEnd, read: Reader) -> None:
+def test_zero_bytes_and_truncated(record: Record, read: Reader) -> None:
     """A document cut short anywhere, down to zero bytes, is damaged."""
     body = encode_record(record)
     for size in range(len(body) - 1):  # the last byte is a newline
@@ -107,7 +126,7 @@ def test_zero_bytes_and_truncated(record: Claim | EpochStart | EpochEnd, read: R
 
 
 @pytest.mark.parametrize(("record", "read"), READERS)
-def test_missing_fields(record: Claim | EpochStart | EpochEnd, read: Reader) -> None:
+def test_missing_fields(record: Record, read: Reader) -> None:
     """A document without one of its fields, the version among them, is damaged."""
     whole = json.loads(encode_record(record))
     for name in whole:
@@ -116,7 +135,7 @@ def test_missing_fields(record: Claim | EpochStart | EpochEnd, read: Reader) -> 
 
 
 @pytest.mark.parametrize(("record", "read"), READERS)
-def test_unknown_fields_are_passed_over(record: Claim | EpochStart | EpochEnd, read: Reader) -> None:
+def test_unknown_fields_are_passed_over(record: Record, read: Reader) -> None:
     """A document with a field of a later writer, which old readers may miss, is read."""
     assert read(json.dumps(json.loads(encode_record(record)) | {"zone": ["a"]}).encode(), what="x") == record
 
@@ -138,15 +157,18 @@ def test_unknown_fields_are_passed_over(record: Claim | EpochStart | EpochEnd, r
         (END, {"txid": 1.5}, r"\$\.txid"),
         (END, {"pages": 2**32 - 1}, r"\$\.pages"),
         (END, {"checksum": 255}, r"\$\.checksum"),
+        (REQUEST, {"id": ""}, r"\$\.id"),
+        (ANSWER, {"epoch": 0}, r"\$\.epoch"),
     ],
     ids=str,
 )
-def test_lies(record: Claim | EpochStart | EpochEnd, lie: dict[str, object], where: str) -> None:
+def test_lies(record: Record, lie: dict[str, object], where: str) -> None:
     """A document with an impossible value is damaged, and the message says where.
 
     A start that names itself, or a later epoch, as its parent would make a line of history without an end.
     """
-    read = {Claim: decode_claim, EpochStart: decode_start, EpochEnd: decode_end}[type(record)]
+    read = next(param.values[1] for param in READERS if type(param.values[0]) is type(record))
+    assert callable(read)
     with pytest.raises(Damaged, match=where):
         read(json.dumps(json.loads(encode_record(record)) | lie).encode(), what="x")
 
@@ -162,6 +184,6 @@ def test_first_start() -> None:
 @given(body=st.binary(max_size=300))
 def test_random_bytes(body: bytes) -> None:
     """Bytes that are no document are damaged, never another error."""
-    for read in (decode_claim, decode_start, decode_end):
+    for read in (decode_claim, decode_start, decode_end, decode_request, decode_answer):
         with pytest.raises(Damaged):
             read(body, what="x")

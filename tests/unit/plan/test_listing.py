@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicad.layout import ManifestKey, SegmentKey, chunk_key, claim_key, end_key, start_key
+from replicad.layout import ManifestKey, SegmentKey, ack_key, chunk_key, claim_key, end_key, handover_key, start_key
 from replicad.plan.listing import read_listing
 from replicad.position import TXID, Epoch
 
@@ -19,7 +19,12 @@ def test_each_kind_of_object_is_found() -> None:
     manifest = ManifestKey(epoch=Epoch(2), txid=TXID(9), ms=1234)
     keys = [str(segment), str(manifest), claim_key(Epoch(3)), start_key(Epoch(2)), end_key(Epoch(1))]
     listing = read_listing(
-        [*((key, 10) for key in keys), (chunk_key(Epoch(1), NAME), 7), ("handover/00000004.json", 5)]
+        [
+            *((key, 10) for key in keys),
+            (chunk_key(Epoch(1), NAME), 7),
+            (handover_key(Epoch(4)), 5),
+            (ack_key(Epoch(4)), 5),
+        ]
     )
     assert [(found.key, found.size_bytes, found.name) for found in listing.segments] == [(segment, 10, str(segment))]
     assert [(found.key, found.size_bytes, found.name) for found in listing.manifests] == [(manifest, 10, str(manifest))]
@@ -44,6 +49,7 @@ def test_each_kind_of_object_is_found() -> None:
         "epochs/00000000/start.json",
         "claims/00000000.json",
         "claims/00000001.json.bak",
+        "handover/00000004.txt",
     ],
 )
 def test_foreign_keys_are_counted_and_left_alone(key: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+import apsw
 
 from replicad.snapshot import decode_manifest
 from tests.support.waiting import wait_until_async
@@ -115,3 +119,40 @@ async def test_the_interval_goes_on_across_a_restart(stage: Stage) -> None:
             break
         await asyncio.sleep(0.1)
     assert "interval" in reasons(stage)
+
+
+async def test_the_first_snapshot_beside_a_busy_application(stage: Stage) -> None:
+    """A database that is written without a pause when replicad starts gets its first snapshot, in the first session.
+
+    Seen to fail when transactions in front of the owed snapshot had to be kept: memory was full of them, no state could
+    be held still, and one session after the other began anew for as long as the application wrote.
+    """
+    stage.flags |= {"segment_bytes": "256KiB", "upload_concurrency": "1"}
+    stage.connection.execute("BEGIN")
+    stage.insert(*range(2000), size_bytes=10_000)
+    stage.connection.execute("COMMIT")
+    stop = threading.Event()
+
+    def write() -> int:
+        connection = apsw.Connection(str(stage.path))
+        connection.set_busy_timeout(20_000)
+        connection.pragma("synchronous", 0)
+        number = 10_000
+        while not stop.is_set():
+            connection.execute("INSERT INTO t VALUES (?, randomblob(3000))", (number,))
+            number += 1
+        connection.close()
+        return number
+
+    with ThreadPoolExecutor(1) as writers:
+        writing = writers.submit(write)
+        try:
+            await stage.start()
+            await stage.until("snapshot_stored")
+            assert not writing.done()
+        finally:
+            stop.set()
+        await asyncio.wrap_future(writing)
+    assert len(stage.found("capture_started")) == 1
+    await stage.sync(60)
+    await stage.check_newest()

@@ -94,6 +94,18 @@ async def test_no_head_per_object_and_no_list_through_all_chunks() -> None:
     assert store.keys_listed < 3100
 
 
+async def test_chunks_of_the_first_epoch_are_not_listed() -> None:
+    """TRAP: a server that hashes every object it lists is not made to read a whole young replica.
+
+    Seen to fail (506 keys) when the first LIST began at the beginning.
+    """
+    store = CountingStore()
+    await fill(store, epochs=1, chunks=500)
+    history = await read_history(store)
+    assert (len(history.listing.segments), len(history.listing.manifests), sorted(history.starts)) == (1, 1, [1])
+    assert (store.lists, store.keys_listed) == (2, 6)
+
+
 async def test_few_chunks_are_read_through() -> None:
     """Small databases need one LIST for everything, and one for the claims."""
     store = CountingStore()

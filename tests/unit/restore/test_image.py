@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import subprocess
 import sys
@@ -79,6 +81,49 @@ def test_permissions_of_the_old_file_are_kept(tmp_path: Path) -> None:
     image.remove()
     image.remove()
     assert not (tmp_path / "a").exists()
+
+
+def pages_in_memory(path: Path) -> int:
+    """Return how many pages of memory the page cache holds of a file."""
+    pages = -(-path.stat().st_size // mmap.PAGESIZE)
+    found = (ctypes.c_ubyte * pages)()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        address = ctypes.c_char.from_buffer(mapped)
+        start = ctypes.c_void_p(ctypes.addressof(address))
+        assert ctypes.CDLL(None).mincore(start, ctypes.c_size_t(len(mapped)), found) == 0
+        del address  # the mapping cannot be closed before
+    return sum(one & 1 for one in found)
+
+
+def keeps_files_in_memory(folder: Path) -> bool:
+    """Return whether the file system has no disk to drop a file's pages to."""
+    path = folder / "probe"
+    path.write_bytes(b"x" * mmap.PAGESIZE)
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return pages_in_memory(path) > 0
+
+
+def test_finished_pages_leave_the_page_cache(tmp_path: Path) -> None:
+    """TRAP: a restore takes a bounded part of the page cache, not as much as the database has.
+
+    Seen to fail (all 128 MiB held) without the advice to the kernel. What is still to be read back stays.
+    """
+    if keeps_files_in_memory(tmp_path):
+        pytest.skip("this file system is memory")
+    piece_bytes, pieces, kept = 4 << 20, 32, 3
+    image = new_image(tmp_path / "a", size_bytes=pieces * piece_bytes, page_size=4096)
+    pages, body = piece_bytes // 4096, os.urandom(piece_bytes)
+    for number in range(pieces):
+        image.write_runs(number * pages, body, [(number * pages, pages)])
+        if number >= kept:
+            image.finished([(number * pages, pages)])
+    held_bytes = pages_in_memory(tmp_path / "a") * mmap.PAGESIZE
+    assert kept * piece_bytes <= held_bytes <= 64 << 20
+    image.sync()
+    assert (tmp_path / "a").read_bytes() == body * pieces
+    image.remove()
 
 
 def test_a_disk_that_fills_up_is_no_space(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from replicad.store.s3_model import OPERATIONS, TrimmedLoader
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+GOT_MEMBERS = {"Body", "ContentLength", "ContentRange"}
+
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
@@ -38,7 +40,7 @@ def _documentation(piece: object) -> Iterator[str]:
 
 
 def test_every_operation_is_whole(whole: dict[str, Any], trimmed: dict[str, Any]) -> None:
-    """Each operation that is called has all its shapes, members and traits; only documentation is gone."""
+    """Each operation that is called has all its shapes, members and traits, but for most of a get's answer."""
     model, original = ServiceModel(trimmed, "s3"), ServiceModel(whole, "s3")
     assert sorted(model.operation_names) == sorted(OPERATIONS)
     for name in OPERATIONS:
@@ -48,7 +50,8 @@ def test_every_operation_is_whole(whole: dict[str, Any], trimmed: dict[str, Any]
         assert set(mine.input_shape.members) == set(theirs.input_shape.members)
         assert (mine.output_shape is None) == (theirs.output_shape is None)
         if mine.output_shape is not None:
-            assert set(mine.output_shape.members) == set(theirs.output_shape.members)
+            few = GOT_MEMBERS if name == "GetObject" else set(theirs.output_shape.members)
+            assert set(mine.output_shape.members) == few
         assert len(mine.error_shapes) == len(theirs.error_shapes)
     assert trimmed["metadata"] == whole["metadata"]
     assert trimmed["clientContextParams"] == whole["clientContextParams"]

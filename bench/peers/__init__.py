@@ -1,0 +1,1 @@
+"""replicad beside its peers: the same work, one run, one machine."""

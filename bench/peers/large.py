@@ -1,0 +1,206 @@
+"""Scenarios of large work: bulk load, a gigabyte and its restores, VACUUM."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import time
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from bench.peers import field, wire
+from bench.peers.field import BARE
+from bench.peers.figures import Row
+from bench.peers.measure import cpu_used, forget_peak, peak_bytes
+from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill, filler_rows
+from bench.peers.small import cost
+from bench.peers.work import perform, write_back
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.peers.peer import Peer, Site
+
+_RATE = 100e6  # bytes a second and connection: about what S3 gives
+_QUICK_BYTES = 64 * MIB
+_FULL_BYTES = 1 << 30
+_SETTLE_SECONDS = 2.5
+
+
+def bulk(scene: Scene) -> Iterator[Row]:
+    """Load 1 GiB in transactions of 16 MB."""
+    size_bytes = 64 * MIB if scene.quick else _FULL_BYTES
+    work = {"kind": "insert", "rows": 4_000, "row_bytes": 3_900, "commits": size_bytes // (4_000 * 4_096)}
+    for peer in (None, *field.present((field.REPLICAD, field.NEW, field.OLD))):
+        database = fill(scene.new_folder() / "app.db", random.Random(1), 0)
+        write_back()
+        if peer is None:
+            commits = perform(database, work)
+            yield _rate(BARE, commits.ended[-1] - commits.began[0], size_bytes)
+            yield Row(case="bulk", peer=BARE, figure="commit max", value=commits.longest * 1e3, unit="ms")
+            continue
+        with scene.attached(peer, database) as attached:
+            forget_peak(attached.pid)
+            began, cpu = time.monotonic(), cpu_used(attached.pid)
+            commits = perform(database, work)
+            caught_up = attached.caught_up() - commits.ended[-1]
+            used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
+            yield _rate(peer.name, commits.ended[-1] - commits.began[0], size_bytes)
+            yield Row(case="bulk", peer=peer.name, figure="commit max", value=commits.longest * 1e3, unit="ms")
+            yield Row(case="bulk", peer=peer.name, figure="caught up after", value=max(0, caught_up), unit="s")
+            wal_gb = database.stat().st_size / 1e9
+            yield from cost(peer.name, "bulk", used=used, sent=sent, peak=peak_bytes(attached.pid), wal_gb=wal_gb)
+        shutil.rmtree(scene.store.root / attached.site.bucket)
+        shutil.rmtree(database.parent)
+
+
+def _rate(peer: str, seconds: float, size_bytes: int) -> Row:
+    return Row(case="bulk", peer=peer, figure="throughput", value=size_bytes / 1e6 / seconds, unit="MB/s")
+
+
+def restore(scene: Scene) -> Iterator[Row]:
+    """Random updates of 5 % of 1 GiB, then restores: to the end, to the middle, onto the state before the updates."""
+    size_bytes = _QUICK_BYTES if scene.quick else _FULL_BYTES
+    base = fill(scene.new_folder() / "base.db", random.Random(1), size_bytes)
+    peers = (field.REPLICAD, field.NEW, *(() if scene.quick else (field.OLD, field.CRON_GZIP)))
+    yield Row(case="floor", peer=BARE, figure="copy with fsync", value=_copied(base, scene.new_folder()), unit="s")
+    work: dict[str, int | str] = {
+        "kind": "update",
+        "rows": 10,
+        "row_bytes": 3_900,
+        "keys": filler_rows(base),
+        "rate": 200,
+    }
+    work["commits"] = size_bytes // 4_096 // 20 // 10 // 2  # each half of it
+    for peer in field.present(peers):
+        database = copy(base, scene.new_folder() / "app.db")
+        write_back()
+        with scene.attached(peer, database) as attached:
+            yield from _first(attached)
+            began, cpu = time.monotonic(), cpu_used(attached.pid)
+            middle, halfway = _update(attached, work)
+            used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
+        yield from _updates(scene, attached, used, sent, work)
+        yield from _restores(scene, peer, attached.site, base, {None: fingerprint(database), middle: halfway})
+        shutil.rmtree(scene.store.root / attached.site.bucket)
+        shutil.rmtree(database.parent)
+
+
+def _first(attached: Attached) -> Iterator[Row]:
+    sent, peak = wire.sent_bytes(attached.wire.requests()), peak_bytes(attached.pid)
+    yield Row(case="first copy", peer=attached.peer.name, figure="bytes sent", value=sent / 1e6, unit="MB")
+    yield Row(case="first copy", peer=attached.peer.name, figure="peak memory", value=peak / 1e6, unit="MB")
+
+
+def _update(attached: Attached, work: dict[str, int | str]) -> tuple[datetime, str]:
+    """Update twice; return an instant between, and the state then."""
+    database = attached.site.database
+    perform(database, work)
+    time.sleep(_SETTLE_SECONDS)
+    middle, halfway = datetime.now(UTC), fingerprint(database)
+    time.sleep(_SETTLE_SECONDS)
+    perform(database, {**work, "seed": 7})
+    if attached.peer.restores_instants:
+        attached.caught_up()
+    else:  # what it uploads next may have been copied before
+        attached.wire.until_stored(attached.peer.log_objects, since=time.monotonic(), count=2)
+    return middle, halfway
+
+
+def _copied(source: Path, folder: Path) -> float:
+    """Return how long writing that much takes on this disk, with the source in memory: no restore can be faster."""
+    write_back()
+    began = time.monotonic()
+    with copy(source, folder / "copy.db").open("rb") as written:
+        os.fsync(written.fileno())
+    seconds = time.monotonic() - began
+    shutil.rmtree(folder)
+    return seconds
+
+
+def _updates(scene: Scene, attached: Attached, used: float, sent: int, work: dict[str, int | str]) -> Iterator[Row]:
+    name, wal_gb = attached.peer.name, 2 * int(work["commits"]) * 10 * 4_120 / 1e9
+    bucket = scene.store.root / attached.site.bucket
+    stored = sum(path.stat().st_size for path in bucket.rglob("*") if path.is_file())
+    yield Row(case="updates", peer=name, figure="CPU per GB of WAL", value=used / wal_gb, unit="s/GB")
+    yield Row(case="updates", peer=name, figure="bytes sent", value=sent / 1e6, unit="MB")
+    yield Row(case="updates", peer=name, figure="bytes stored", value=stored / 1e6, unit="MB")
+
+
+def _restores(scene: Scene, peer: Peer, site: Site, base: Path, expected: dict[datetime | None, str]) -> Iterator[Row]:
+    cases: list[tuple[str, float, datetime | None, bool]] = [("end, 20 ms", 20.0, None, False)]
+    cases += [("stale copy, 20 ms", 20.0, None, True)]
+    if peer.restores_instants and not scene.quick:
+        cases += [("middle, 20 ms", 20.0, next(at for at in expected if at is not None), False)]
+    if not scene.quick:
+        cases += [("end, 0 ms", 0.0, None, False), ("end, 100 ms", 100.0, None, False)]
+    for case, delay_ms, at, stale in cases:
+        output = scene.new_folder() / "restored.db"
+        if stale:
+            copy(base, output)
+        write_back()
+        with scene.wire(delay_ms=delay_ms, bytes_per_second=_RATE) as far:
+            found = scene.restore(peer, scene.site(far, site.database, site.bucket), output, at)
+            requests = far.requests()
+        right = fingerprint(output) == expected[at]
+        yield Row(case=case, peer=peer.name, figure="seconds", value=found.seconds, unit="s")
+        yield Row(case=case, peer=peer.name, figure="CPU", value=found.cpu, unit="s")
+        yield Row(case=case, peer=peer.name, figure="peak memory", value=found.peak / 1e6, unit="MB")
+        received = wire.received_bytes(requests) / 1e6
+        yield Row(case=case, peer=peer.name, figure="bytes fetched", value=received, unit="MB")
+        yield Row(case=case, peer=peer.name, figure="requests", value=len(requests))
+        yield Row(case=case, peer=peer.name, figure="exact", value=float(right))
+        shutil.rmtree(output.parent)
+
+
+def fingerprint(database: Path) -> str:
+    """Return a hash of all rows."""
+    connection = sqlite3.connect(database, timeout=60)
+    try:
+        hashed = blake2b()
+        for (body,) in connection.execute("SELECT body FROM filler ORDER BY id"):
+            hashed.update(body.encode())
+        hashed.update(str(connection.execute("SELECT count(*) FROM load").fetchone()[0]).encode())
+        return hashed.hexdigest()
+    finally:
+        connection.close()
+
+
+def vacuum(scene: Scene) -> Iterator[Row]:
+    """VACUUM of 256 MiB of which half was deleted."""
+    base = fill(scene.new_folder() / "base.db", random.Random(1), (32 if scene.quick else 256) * MIB)
+    connection = sqlite3.connect(base)
+    connection.execute("DELETE FROM filler WHERE id % 2")
+    connection.commit()
+    connection.close()
+    for peer in (None, *field.present((field.REPLICAD, field.NEW, field.OLD))):
+        database = copy(base, scene.new_folder() / "app.db")
+        write_back()
+        if peer is None:
+            bare = perform(database, {"kind": "vacuum"})
+            yield Row(case="VACUUM", peer=BARE, figure="seconds", value=bare.longest, unit="s")
+            continue
+        with scene.attached(peer, database) as attached:
+            forget_peak(attached.pid)
+            began = time.monotonic()
+            commits = perform(database, {"kind": "vacuum"})
+            caught_up = attached.caught_up() - commits.ended[-1]
+            perform(database, {"kind": "insert", "commits": 1})
+            attached.caught_up()
+            requests, peak = attached.wire.requests(began), peak_bytes(attached.pid)
+        for figure, value, unit in (
+            ("seconds", commits.longest, "s"),
+            ("caught up after", max(0.0, caught_up), "s"),
+            ("bytes sent", wire.sent_bytes(requests) / 1e6, "MB"),
+            ("peak memory", peak / 1e6, "MB"),
+        ):
+            yield Row(case="VACUUM", peer=peer.name, figure=figure, value=value, unit=unit)
+        output = scene.new_folder() / "restored.db"
+        with scene.wire() as direct:
+            scene.restore(peer, scene.site(direct, database, attached.site.bucket), output)
+        right = fingerprint(output) == fingerprint(database) and ask(output, "SELECT count(*) FROM load") == 1
+        yield Row(case="VACUUM", peer=peer.name, figure="exact", value=float(right))

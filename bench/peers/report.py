@@ -1,0 +1,130 @@
+"""bench/RESULTS.md, from the newest run of each scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.peers.field import BARE, NAMES
+from bench.peers.goals import Goal, goals
+from bench.peers.record import Found
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bench.peers.record import Run
+
+RESULTS = Path(__file__).parents[1] / "RESULTS.md"
+
+_TITLES = {
+    "idle": "Idle",
+    "slow": "One commit a second",
+    "lag": "20 commits a second",
+    "flat": "Flat out",
+    "bulk": "Bulk load of 1 GiB in transactions of 16 MB",
+    "restore": "1 GiB: first copy, random updates of 5 %, restores",
+    "vacuum": "VACUUM",
+    "boot": "Boot on an empty disk to the first query; redeploy",
+    "kill": "SIGKILL of tool and application, disk lost",
+    "day": "A day of one commit a second, 600 times as fast",
+}
+
+_METHOD = """\
+## How it is measured, and what is not comparable
+
+- All tools write to the same S3 server (versitygw over a folder) on the same machine, each through a proxy of its
+  own that adds the latency that is named, limits each connection to 100 MB/s where a restore or a boot is timed,
+  and counts requests and bytes (heads included) by verb. The application, the tools, the proxies and the server
+  share the processors: absolute times are of this machine; compare within a table.
+- The application is one Python program for all (`bench/peers/application.py`): WAL, `synchronous=NORMAL`, rows
+  a third of whose content is noise.
+- *Lag* is from the return of a COMMIT until the store's answer to the first upload of log whose request began after
+  that commit did, measured outside the tools, the same way for all. A commit that comes between the moment a tool
+  has put an object together and the moment its request begins is so counted as durable too early. *lag check*
+  restores what the bucket held at some moments and gives the largest difference between the commits found and
+  those counted (positive: too early). *Lag without PUT* ends at the beginning of that request.
+- *eager*: replicad with `sync_interval: 0s`, Litestream with monitor and sync intervals of 10 ms. It is what they
+  can do, at the price of a PUT per commit.
+- Litestream 0.5 stores the database twice at first (as level 0 and as a snapshot) and deletes the former after
+  minutes; 0.3 and 0.5 delete old history after a day (their default). replicad 0.1 never deletes: bytes stored over
+  longer times are not comparable.
+- cron keeps one copy, cannot go back, and loses up to a minute and what its upload takes; its lag counts from the
+  beginning of its upload. Its processes come and go, so its memory is not shown right.
+- Litestream does not prove what it restored; replicad compares a checksum over all pages. "exact" is 1 when the
+  benchmark found every row as it was at that instant. Litestream's instants are as fine as its uploads, replicad's
+  are single transactions.
+- CPU of an idle process is counted to the nanosecond, of threads and children that ended to 10 ms.
+- The bill is requests at AWS S3 Standard's price in us-east-1 ($5 per million PUT, POST, LIST; $0.40 per million
+  GET, HEAD), without storage.
+- Litestream 0.5 goes on with its start in the background: a snapshot and compactions fall into `updates` and `lag`.
+  Figures an hour are those of the time measured, multiplied; compare what it sends by *of it log*.
+- Rows are a third noise, which nothing can compress: of the bulk load and the first copy about 0.35 of the bytes are
+  the least anybody can send, and half of what LZ4 sends is out of reach for any tool.
+- Not run: 10 GiB (time; the disk would allow it).
+"""
+
+
+def write(plots: Iterable[str], runs: dict[str, Run]) -> None:
+    """Write the report."""
+    RESULTS.write_text("\n".join(_lines(plots, runs)) + "\n")
+
+
+def goal_lines(found: Found) -> Iterator[str]:
+    """Yield the table of goals, as Markdown."""
+    yield "| goal | bound | found | |"
+    yield "|---|---|---|---|"
+    for goal in goals(found):
+        yield f"| {goal.what} | {goal.bound} | {goal.found} | {_verdict(goal)} |"
+
+
+def _verdict(goal: Goal) -> str:
+    return {True: "reached", False: "**missed**", None: "not measured"}[goal.reached]
+
+
+def _lines(plots: Iterable[str], runs: dict[str, Run]) -> Iterator[str]:
+    yield from ("# replicad beside its peers", "")
+    yield "<!-- Made by `python -m bench.peers --report` from bench/results.jsonl; do not edit. -->"
+    yield from ("", "## Goals", "")
+    yield from goal_lines(Found(runs))
+    yield ""
+    yield from (f"![{name.removesuffix('.png')}](plots/{name})" for name in plots)
+    yield from ("", _METHOD)
+    yield from ("## Versions, settings, commands", "")
+    for run in runs.values():
+        when = f"{run.at}, {run.seconds:.0f} s, revision {run.revision}, load at its start {run.load:.1f}"
+        yield f"- `python -m bench.peers {run.scenario}`: {when}"
+    last = max(runs.values(), key=lambda run: run.at)
+    yield ""
+    yield from (f"- {what}: {text}" for what, text in last.machine.items())
+    tools: dict[str, str] = {}
+    for run in runs.values():
+        tools |= run.tools
+    yield ""
+    for name, text in tools.items():
+        described, _, commands = text.partition("\n")
+        yield from (f"**{name}**: {described}", "", "```sh", commands, "```", "")
+    for scenario, title in _TITLES.items():
+        if scenario in runs:
+            yield from ("", f"## {title}", "")
+            yield from tables(runs[scenario])
+
+
+def tables(run: Run) -> Iterator[str]:
+    """Yield a table for each case of a scenario: figures down, tools across."""
+    for case in dict.fromkeys(row["case"] for row in run.rows):
+        rows = [row for row in run.rows if row["case"] == case]
+        seen = {row["peer"] for row in rows}
+        peers = [peer for peer in (BARE, *NAMES) if peer in seen]
+        yield f"| {case} | {' | '.join(peers)} |"
+        yield f"|---|{'---:|' * len(peers)}"
+        for figure, unit in dict.fromkeys((row["figure"], row["unit"]) for row in rows):
+            values = {row["peer"]: row["value"] for row in rows if row["figure"] == figure}
+            cells = " | ".join(_number(values[peer]) if peer in values else "" for peer in peers)
+            yield f"| {figure}{f' ({unit})' if unit else ''} | {cells} |"
+        yield ""
+
+
+def _number(value: float) -> str:
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
