@@ -62,9 +62,12 @@ def undergo(folder: Path, name: str, *, seed: int, misfortunes: int, limit_secon
                 break
         trial.let_write(5)
         trial.freeze()
-        trial.crash(daemon=False)
-        # A parent ends with its application, whatever ended that: the shell says 0 when it has waited for them.
-        assert (trial.daemon.wait() if conditions.as_parent else trial.daemon.stop()) == 0
+        if conditions.as_parent:
+            trial.crash(daemon=False)
+            # A parent ends with its application, whatever ended that: the shell says 0 when it has waited for them.
+            assert trial.daemon.wait() == 0
+        else:
+            trial.end()
         trial.judge()
 
 

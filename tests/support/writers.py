@@ -116,7 +116,7 @@ class _Writer:
         self._control = socket.socket(socket.AF_UNIX)
         self._control.connect(options.control)
         self._control.sendall(f"{os.getpid()}\n".encode())
-        self._commands = self._control.makefile("r")
+        self._commands = self._control.makefile("rb", buffering=0)  # else it reads ahead what is looked for below
         self._database = self._connect()
 
     def run(self) -> None:
@@ -134,9 +134,9 @@ class _Writer:
             return True
         finally:
             self._control.settimeout(None)
-        while waiting and self._commands.readline() == "pause\n":
+        while waiting and self._commands.readline() == b"pause\n":
             self._control.sendall(b"paused\n")
-            if self._commands.readline() == "go\n":
+            if self._commands.readline() == b"go\n":
                 return True
         return False  # told to stop, or nobody is there any more
 
