@@ -28,7 +28,7 @@ RESYNCHRONISED: Final = "resynchronised"  # by comparison: the pages that differ
 CHECKPOINT_DONE: Final = "checkpoint_done"  # room was made in the WAL
 CHECKPOINT_STALLED: Final = "checkpoint_stalled"  # writers waited longer than intended
 CHECKPOINT_FAILED: Final = "checkpoint_failed"  # room could not be made now; it is tried again
-WAL_LET_GO: Final = "wal_let_go"  # longer than max_wal_bytes with the store away
+WAL_LET_GO: Final = "wal_let_go"  # unread: longer than max_wal_bytes, or the application's own checkpoint waited for it
 
 # --- shipping --------------------------------------------------------------------------------
 STATE_NOT_WRITTEN: Final = "state_not_written"  # the file beside the database; a restart has more to prove

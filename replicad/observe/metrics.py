@@ -190,7 +190,7 @@ DATABASE_ROWS: tuple[Row, ...] = (
         "chunks_reused", "snapshot_chunks_reused", "Snapshot chunks not uploaded because they were stored already."
     ),
     _counter("checkpoints", "checkpoints", "Write-locked checkpoints that made room in the WAL."),
-    _counter("wal_let_go", "wal_let_go", "Times the WAL passed max_wal_bytes with the store away and was let go."),
+    _counter("wal_let_go", "wal_let_go", "Times the WAL was let go unread: too long, or a checkpoint waited for it."),
     _counter("fenced", "fenced", "Times another instance took over without this one having handed over."),
     _counter("handovers", "handovers", "Handovers this instance took part in, by how they ended.", "result"),
     _counter("lost_answers", "lost_answers_settled", "Claims that got no plain answer and were read back."),

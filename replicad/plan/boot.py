@@ -34,7 +34,7 @@ class Local:
     pages: int
     recorded: Position | None  # by the state file beside it
     same_database: bool  # the state file names the stored database
-    same_claim: bool  # the state file names the claim that is the highest one: nobody else wrote since
+    all_noted: bool  # nobody else wrote since the state file, and it knows of all that was ever reported durable
 
 
 def decide(local: Local | None, head: Position | None) -> Course:
@@ -53,9 +53,7 @@ def _unproven(local: Local, head: Position) -> Course:
     if recorded is None or not local.same_database:
         return Course.ASIDE
     at_head = (recorded.txid, recorded.checksum) == (head.txid, head.checksum)  # an epoch may begin at its parent's end
-    # Whatever is stored came from this file, unless the disk was rolled back behind it, or copied; or it was in it
-    # before it was written to.
-    if (local.same_claim and recorded.txid >= head.txid) or at_head:
+    if local.all_noted or at_head:  # whatever is stored came from this file, or was in it before it was written to
         return Course.STORE_LOCAL
     untouched = (local.checksum, local.pages) == (recorded.checksum, recorded.pages)
     return Course.FORWARD if untouched and recorded.txid < head.txid else Course.ASIDE

@@ -72,6 +72,20 @@ class Wishes:
     pinned: bool = False  # a further pin does
     keep: bool = False  # the store is away: the WAL does not begin again, so that it survives a crash
 
+    @property
+    def any(self) -> bool:
+        """Whether anything does."""
+        return self.borrowed or self.pinned or self.keep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Acted:
+    """What became of moving the pin and making room; the fields are those of `Round`."""
+
+    stuck: bool = False
+    room: Room | None = None
+    failed: str | None = None
+
 
 class Beat:
     """Keeps the rhythm of one capture."""
@@ -106,32 +120,29 @@ class Beat:
         news = index != self._seen
         if news:
             self._seen, self._news_at, self._settled = index, now, 0
-        waited_seconds = self._watch(wishes, reached, news=news, now=now)
+        kept = wishes.any or reached is not Reached.END
+        waited_seconds = self._watch(now, watching=kept and not news)
         blocking = self._on_zero is not None and index != self._on_zero and index.backfilled < index.frames
-        room, failed, disk_free_bytes, stuck = None, None, None, False
-        if blocking or now - self._moved_at >= self._interval(now, urgently=waited_seconds > 0):
+        urgently = waited_seconds > 0
+        acted, disk_free_bytes = _Acted(), None
+        if blocking or now - self._moved_at >= self._interval(now, urgently=urgently):
             self._moved_at = now
             disk_free_bytes = free_bytes(capture.source.path.parent)
-            if not (wishes.borrowed or replaced) and (blocking or waited_seconds or not wishes.keep):
-                try:
-                    if reached is Reached.END or waited_seconds:
-                        stuck = not self._move(index, urgently=bool(waited_seconds))
-                    if reached is Reached.END and not wishes.keep:
-                        room = self._checkpoint(index, now)
-                except apsw.Error as error:  # the disk is full, most likely: what was read is sent all the same
-                    failed = f"{type(error).__name__}: {error}"
+            may_move = not (wishes.borrowed or replaced) and (blocking or urgently or not wishes.keep)
+            if may_move and (urgently or reached is Reached.END):
+                acted = self._act(index, now, urgently=urgently, room=reached is Reached.END and not wishes.keep)
         return Round(
             news=news,
             reached=reached,
             replaced=replaced,
             blocking=blocking,
             waited_seconds=waited_seconds,
-            stuck=stuck,
-            pause_seconds=self._pause(wishes, reached, index),
+            stuck=acted.stuck,
+            pause_seconds=_WATCH_INTERVAL_SECONDS if kept else self._pause(index),
             unread_bytes=capture.unread_frames(index) * self._frame_bytes,
             wal_bytes=index.frames * self._frame_bytes,
-            room=room,
-            failed=failed,
+            room=acted.room,
+            failed=acted.failed,
             disk_free_bytes=disk_free_bytes,
         )
 
@@ -144,16 +155,14 @@ class Beat:
             return PIN_INTERVAL_SECONDS
         return _STILL_INTERVAL_SECONDS * (1 if urgently else (1 << self._settled))
 
-    def _pause(self, wishes: Wishes, reached: Reached, index: Index) -> float | None:
-        if _is_kept(wishes, reached):
-            return _WATCH_INTERVAL_SECONDS
+    def _pause(self, index: Index) -> float | None:
         if index == self._rest:
             return None
         return min(PIN_INTERVAL_SECONDS, _STILL_INTERVAL_SECONDS * (1 << self._settled))
 
-    def _watch(self, wishes: Wishes, reached: Reached, *, news: bool, now: float) -> float:
+    def _watch(self, now: float, *, watching: bool) -> float:
         """Return for how long a checkpoint has stood still that may be waiting for a pin; 0.0 when there is none."""
-        if news or not _is_kept(wishes, reached):
+        if not watching:
             self._waiting_since = None
         elif now - self._watched_at >= _WATCH_INTERVAL_SECONDS:
             self._watched_at = now
@@ -162,6 +171,15 @@ class Beat:
             elif self._waiting_since is None:
                 self._waiting_since = now
         return 0.0 if self._waiting_since is None else now - self._waiting_since
+
+    def _act(self, index: Index, now: float, *, urgently: bool, room: bool) -> _Acted:
+        """Move the pin and, with `room`, checkpoint if that is due."""
+        stuck = False
+        try:
+            stuck = not self._move(index, urgently=urgently)
+            return _Acted(stuck=stuck, room=self._checkpoint(index, now) if room else None)
+        except apsw.Error as error:  # the disk is full, most likely: what was read is sent all the same
+            return _Acted(stuck=stuck, failed=f"{type(error).__name__}: {error}")
 
     def _move(self, before: Index, *, urgently: bool) -> bool:
         """Move the pin, unless it rests; return False when what is unread kept it where it is."""
@@ -202,7 +220,3 @@ class Beat:
             self._on_zero = source.index() if room.done else None
         self._moved_at = self._clock.monotonic()
         return room
-
-
-def _is_kept(wishes: Wishes, reached: Reached) -> bool:
-    return wishes.borrowed or wishes.pinned or wishes.keep or reached is not Reached.END

@@ -136,7 +136,7 @@ class Boot:
             pages=table.pages,
             recorded=state.position if state else None,
             same_database=state is not None and line is not None and state.database_id == line.database_id,
-            same_claim=self.owned.continued,
+            all_noted=self.owned.continued and state is not None and _knows_what_was_reported(state, line),
         )
 
     async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
@@ -176,3 +176,16 @@ class Boot:
         later = [part.stored.size_bytes for part in line.segments if part.until > since]
         age_ms = self.tools.clock.now_ms() - manifest.created_ms if manifest else 0
         return LogSince(segments=len(later), stored_bytes=sum(later), seconds=max(0, age_ms) / 1000)
+
+
+def _knows_what_was_reported(state: StateFile, line: Line | None) -> bool:
+    """Return whether the state file is no older than the last report of its own process.
+
+    It is written behind each segment, before that one is reported and the next one sent. So a process that died leaves
+    one segment at most that it does not know of. With two, the disk was rolled back to an earlier time, or copied: what
+    stands on it must not be stored over transactions that were reported durable.
+    """
+    if line is None or not line.segments:
+        return True
+    newest = max(line.segments, key=lambda part: part.until)
+    return state.txid >= newest.first - 1

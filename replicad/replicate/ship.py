@@ -7,7 +7,7 @@ everything behind stays in the WAL. `away` tells the capture to keep it there.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
@@ -24,22 +24,31 @@ if TYPE_CHECKING:
     from replicad.layout import SegmentKey
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.replicate.stream import TransactionStream
-    from replicad.replicate.tenure import Tenure
     from replicad.store.protocol import ObjectStore
 
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 15.0
 
 
+class Leave(Protocol):
+    """Whether something may be stored, and whether what is stored counts: see `Tenure`."""
+
+    async def until_may_ship(self) -> None:
+        """Return when something may be stored."""
+
+    async def still_owned(self) -> bool:
+        """Look whether what is stored by now may be reported durable."""
+
+
 class Shipper:
     """Stores objects of one database, however long the store is away."""
 
     def __init__(
-        self, store: ObjectStore, tenure: Tenure, threads: Threads, metrics: DatabaseMetrics, log: FilteringBoundLogger
+        self, store: ObjectStore, leave: Leave, threads: Threads, metrics: DatabaseMetrics, log: FilteringBoundLogger
     ) -> None:
         self.away = False
         self._store = store
-        self._tenure = tenure
+        self._leave = leave
         self._threads = threads
         self._metrics = metrics
         self._log = log
@@ -75,14 +84,14 @@ class Shipper:
         """Return when something may be stored in the epoch."""
         async for attempt in self._patiently():
             with attempt:
-                await self._tenure.until_may_ship()
+                await self._leave.until_may_ship()
 
     async def confirm(self) -> None:
         """Return when what is stored by now may be reported durable; never, once another instance owns the database."""
         owned = False
         async for attempt in self._patiently():
             with attempt:
-                owned = await self._tenure.still_owned()
+                owned = await self._leave.still_owned()
         if not owned:
             await asyncio.Event().wait()  # until whoever waits for it is cancelled
 
@@ -111,7 +120,7 @@ class Shipper:
     async def _until_stored(self, send: Callable[[], Awaitable[None]]) -> None:
         async for attempt in self._patiently():
             with attempt:
-                await self._tenure.until_may_ship()
+                await self._leave.until_may_ship()
                 await send()
         self._metrics.store_reachable = True
         if self.away:

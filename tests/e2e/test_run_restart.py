@@ -281,11 +281,8 @@ def test_a_sidecar_beside_an_empty_file(scene: Scene) -> None:
     assert "an application may have it open" in scene.daemon.lines()
 
 
-def test_an_older_disk_is_brought_forward(scene: Scene) -> None:
-    """An old volume attached again is brought forward to the head, and what it has already is not fetched."""
-    scene.create("INSERT INTO t VALUES (-1, zeroblob(3000000))", "CREATE TABLE u (v)")
-    scene.write("DELETE FROM t")
-    started(scene, create=False)
+def attach_old_disk(scene: Scene) -> None:
+    """Let the history go on by a transaction on an empty disk, then put the disk of before in place again."""
     scene.close()
     assert scene.daemon.stop() == 143
     old = scene.folder / "old"
@@ -298,6 +295,14 @@ def test_an_older_disk_is_brought_forward(scene: Scene) -> None:
     assert scene.daemon.stop() == 143
     scene.lose_disk()
     shutil.copytree(old, scene.disk, dirs_exist_ok=True)
+
+
+def test_an_older_disk_is_brought_forward(scene: Scene) -> None:
+    """An old volume attached again is brought forward to the head, and what it has already is not fetched."""
+    scene.create("INSERT INTO t VALUES (-1, zeroblob(3000000))", "CREATE TABLE u (v)")
+    scene.write("DELETE FROM t")
+    started(scene, create=False)
+    attach_old_disk(scene)
     scene.daemon.start(APP)
     assert scene.rows() == list(range(13))
     (restored,) = scene.daemon.found("restored")
@@ -307,18 +312,7 @@ def test_an_older_disk_is_brought_forward(scene: Scene) -> None:
 def test_a_disk_written_to_while_another_went_on(scene: Scene) -> None:
     """An old disk that was written to while the history went on elsewhere is kept aside: nothing is mixed."""
     started(scene)
-    scene.close()
-    assert scene.daemon.stop() == 143
-    old = scene.folder / "old"
-    shutil.copytree(scene.disk, old)
-    scene.lose_disk()
-    scene.daemon.start(APP)
-    scene.insert(12)
-    scene.daemon.sync()
-    scene.close()
-    assert scene.daemon.stop() == 143
-    scene.lose_disk()
-    shutil.copytree(old, scene.disk, dirs_exist_ok=True)
+    attach_old_disk(scene)
     scene.insert(77)
     scene.close()
     scene.daemon.start(APP)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import apsw
 import structlog
@@ -36,13 +36,40 @@ from replicad.wal import PageTable
 from tests.support.oracle import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from replicad.host.clock import Clock
     from replicad.replicate.pinned import Pinned
 
 _EPOCH = Epoch(1)
-_DATABASE_ID = "sabotage"
-_LIMITS = CaptureLimits(segment_bytes=8 << 20, compression_level=1)
+_DATABASE_ID = "captured"
+
+C = TypeVar("C", bound=Capture)
+
+
+def open_capture(  # noqa: PLR0913 - what differs from test to test
+    source: Source,
+    kind: Callable[..., C],
+    *,
+    segment_bytes: int,
+    clock: Clock,
+    first_txid: int = 1,
+    table: type[PageTable] = PageTable,
+) -> C:
+    """Open a capture that has read nothing yet, of the state that the source has now; its pin is held."""
+    opening = open_at(source, [])
+    header = SegmentHeader(
+        database_id=_DATABASE_ID,
+        epoch=_EPOCH,
+        page_size=source.page_size,
+        first_txid=TXID(first_txid),
+        checksum_before=opening.table.checksum,
+        pages_before=opening.table.pages,
+    )
+    beginning = Beginning(table=_as(table, opening.table), position=opening.position, header=header)
+    limits = CaptureLimits(segment_bytes=segment_bytes, compression_level=1)
+    return kind(source, beginning, limits=limits, clock=clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +94,9 @@ class Captured:
         self.application.execute("CREATE TABLE t (a)")
         self.source = parts.source(path)
         self.source.wal = parts.wal(path)
-        opening = open_at(self.source, [])
-        header = SegmentHeader(
-            database_id=_DATABASE_ID,
-            epoch=_EPOCH,
-            page_size=self.source.page_size,
-            first_txid=TXID(2),
-            checksum_before=opening.table.checksum,
-            pages_before=opening.table.pages,
+        self.capture = open_capture(
+            self.source, parts.capture, segment_bytes=8 << 20, clock=SystemClock(), first_txid=2, table=parts.table
         )
-        beginning = Beginning(table=_as(parts.table, opening.table), position=opening.position, header=header)
-        self.capture = parts.capture(self.source, beginning, limits=_LIMITS, clock=SystemClock())
         self._states: list[tuple[int, int]] = []  # of the source, after each of its transactions
         self._captured: list[tuple[int, int]] = []
 
@@ -135,7 +154,7 @@ class Captured:
     async def _snapshot(self) -> None:
         threads = Threads("sabotage", 1)
         metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
-        shipper = Shipper(MemoryStore(), threads, metrics, structlog.get_logger())
+        shipper = Shipper(MemoryStore(), _Leave(), threads, metrics, structlog.get_logger())
         lineage = Lineage(database_id=_DATABASE_ID, epoch=_EPOCH, claim_id="")
         snapshots = Snapshots(shipper, lineage, threads, metrics, concurrency=1, compression_level=1)
         try:
@@ -146,6 +165,16 @@ class Captured:
     def states_differ(self) -> bool:
         """Return whether the transactions that were captured are others than those that were committed."""
         return self._captured != self._states
+
+
+class _Leave:
+    """Nobody else is there: whatever is stored counts."""
+
+    async def until_may_ship(self) -> None:
+        pass
+
+    async def still_owned(self) -> bool:
+        return True
 
 
 class _Pins:

@@ -244,8 +244,8 @@ def test_a_store_that_goes_away_thaws(at: str) -> None:
     assert dialogue.asked == ASKED
 
 
-def test_an_end_without_an_answer_closes_the_epoch() -> None:
-    """An end that may be stored, or may yet arrive, is never taken back: what is written then waits for a new epoch."""
+def closed_without_an_answer() -> Dialogue:
+    """Hand over up to where the end was tried for so long that the writers were let in again."""
     dialogue = asked()
     shipped(dialogue)
     dialogue.answer(Freeze())
@@ -256,6 +256,12 @@ def test_an_end_without_an_answer_closes_the_epoch() -> None:
     dialogue.answer(END, AWAY)
     dialogue.answer(Thaw(ship=False))
     dialogue.pause()
+    return dialogue
+
+
+def test_an_end_without_an_answer_closes_the_epoch() -> None:
+    """An end that may be stored, or may yet arrive, is never taken back: what is written then waits for a new epoch."""
+    dialogue = closed_without_an_answer()
     dialogue.answer(END, AWAY)
     dialogue.pause()  # thawed once
     dialogue.answer(END)
@@ -265,16 +271,7 @@ def test_an_end_without_an_answer_closes_the_epoch() -> None:
 
 def test_writes_behind_a_closed_epoch_are_no_clean_handover() -> None:
     """Who let its writers in again and then finds the epoch taken is fenced, not retired: they are not on the line."""
-    dialogue = asked()
-    shipped(dialogue)
-    dialogue.answer(Freeze())
-    shipped(dialogue)
-    for _ in range(30):
-        dialogue.answer(END, AWAY)
-        dialogue.pause()
-    dialogue.answer(END, AWAY)
-    dialogue.answer(Thaw(ship=False))
-    dialogue.pause()
+    dialogue = closed_without_an_answer()
     dialogue.answer(END)
     dialogue.answer(CLAIM, Created.TAKEN)
     dialogue.answer(Get(key=claim_key(Epoch(4))), ANOTHERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -26,7 +27,6 @@ from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, MutableMapping
-    from pathlib import Path
     from typing import Any
 
     from replicad.replicate.assembly import Followed
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _START_SECONDS = 20.0
+COMPANIONS = ("", "-wal", "-shm", "-replicad")
 
 
 class Gate(FaultyStore):
@@ -68,7 +69,12 @@ class Stage:
         self.store = Gate()
         self.tools = tools
         self.lines = lines
-        self.flags = {"database": str(path), "replica": "memory://stage", "sync_interval": "0s", "handover_poll_interval": "100ms"}
+        self.flags = {
+            "database": str(path),
+            "replica": "memory://stage",
+            "sync_interval": "0s",
+            "handover_poll_interval": "100ms",
+        }
         self.metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
         self._connection: apsw.Connection | None = None
         self.office: Office | None = None
@@ -93,6 +99,25 @@ class Stage:
         """Commit a row for each number by itself."""
         for number in numbers:
             self.connection.execute("INSERT INTO t VALUES (?, randomblob(?))", (number, size_bytes))
+
+    def fill(self, first: int, rows: int, *, size_bytes: int = 10_000) -> None:
+        """Commit many rows at once."""
+        self.connection.execute("BEGIN")
+        self.insert(*range(first, first + rows), size_bytes=size_bytes)
+        self.connection.execute("COMMIT")
+
+    async def truncate(self, busy_timeout_seconds: float = 20.0) -> float:
+        """Checkpoint with all that it waits for; return how long that took. It fails when the timeout passes."""
+        self.connection.set_busy_timeout(int(busy_timeout_seconds * 1000))
+        checkpoint, began = self.connection.wal_checkpoint, self.tools.clock.monotonic()
+        assert await self.tools.threads.run(checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE) == (0, 0)
+        return self.tools.clock.monotonic() - began
+
+    def lose_disk(self, *companions: str) -> None:
+        """Delete the database and all that is beside it, or some of that; the application has ended."""
+        self.close()
+        for companion in companions or COMPANIONS:
+            Path(f"{self.path}{companion}").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the application's connection."""
@@ -131,6 +156,14 @@ class Stage:
         if followed.booted.opened is not None:
             async with asyncio.timeout(_START_SECONDS):
                 await followed.follower.until_capturing()
+
+    async def begin(self) -> None:
+        """Bring it to where a snapshot and a segment are stored."""
+        self.insert(0)
+        await self.start()
+        await self.until("snapshot_stored")
+        self.insert(1)
+        await self.sync()
 
     async def stop(self) -> None:
         """Stop following, as a crash does: nothing is flushed and no end stored."""

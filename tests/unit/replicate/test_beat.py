@@ -11,12 +11,11 @@ import pytest
 from replicad.config import SETTINGS
 from replicad.config.units import parse_size
 from replicad.plan.checkpoint import CheckpointLimits
-from replicad.position import TXID, Epoch
 from replicad.replicate.beat import PIN_INTERVAL_SECONDS, Beat, Round, Wishes
-from replicad.replicate.capture import ROOM_SEGMENTS, Beginning, Capture, CaptureLimits, Reached
-from replicad.replicate.continuity import open_at
-from replicad.segment import MAX_TRANSACTIONS, SegmentHeader
+from replicad.replicate.capture import ROOM_SEGMENTS, Capture, Reached
+from replicad.segment import MAX_TRANSACTIONS
 from replicad.sqlite.source import Source
+from tests.support.captured import open_capture
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -37,22 +36,8 @@ class Rhythm:
         self.writer.pragma("wal_autocheckpoint", 0)
         self.writer.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
         self.source = Source(path)
-        opening = open_at(self.source, [])
         self.clock = ManualClock()
-        header = SegmentHeader(
-            database_id="db",
-            epoch=Epoch(1),
-            page_size=4096,
-            first_txid=TXID(1),
-            checksum_before=opening.table.checksum,
-            pages_before=opening.table.pages,
-        )
-        self.capture = Capture(
-            self.source,
-            Beginning(table=opening.table, position=opening.position, header=header),
-            limits=CaptureLimits(segment_bytes=SEGMENT_BYTES, compression_level=1),
-            clock=self.clock,
-        )
+        self.capture = open_capture(self.source, Capture, segment_bytes=SEGMENT_BYTES, clock=self.clock)
         self.beat = Beat(self.capture, CheckpointLimits(room_bytes=ROOM_BYTES), self.clock)
 
     def insert(self, count: int = 1, size_bytes: int = 100) -> None:

@@ -8,15 +8,14 @@ import apsw
 import pytest
 
 from replicad.plan.checkpoint import CheckpointLimits
-from replicad.position import NO_WAL, TXID, Epoch
+from replicad.position import NO_WAL
 from replicad.replicate.beat import Wishes
-from replicad.replicate.capture import Beginning, CaptureLimits, Reached
+from replicad.replicate.capture import Reached
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
-from replicad.replicate.continuity import open_at
 from replicad.replicate.pinned import StateMoved
 from replicad.replicate.snapshots import _read_proven
-from replicad.segment import SegmentHeader
 from replicad.sqlite.source import Source
+from tests.support.captured import open_capture
 from tests.support.clock import ManualClock
 from tests.unit.replicate.test_stream import applied
 
@@ -33,21 +32,7 @@ class Compared:
         self.writer = apsw.Connection(str(path))
         self.writer.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v); CREATE INDEX i ON t (v)")
         self.source = Source(path)
-        opening = open_at(self.source, [])
-        header = SegmentHeader(
-            database_id="db",
-            epoch=Epoch(1),
-            page_size=4096,
-            first_txid=TXID(1),
-            checksum_before=opening.table.checksum,
-            pages_before=opening.table.pages,
-        )
-        self.capture = ComparingCapture(
-            self.source,
-            Beginning(table=opening.table, position=opening.position, header=header),
-            limits=CaptureLimits(segment_bytes=256 << 10, compression_level=1),
-            clock=ManualClock(),
-        )
+        self.capture = open_capture(self.source, ComparingCapture, segment_bytes=256 << 10, clock=ManualClock())
 
     def insert(self, count: int, size_bytes: int = 100) -> None:
         """Commit rows as one transaction."""

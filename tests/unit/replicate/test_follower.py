@@ -39,25 +39,9 @@ def put_another_in_place(stage: Stage, other: Path) -> None:
     other.rename(stage.path)
 
 
-def lose_disk(stage: Stage) -> None:
-    """Delete the database and all that is beside it."""
-    stage.close()
-    for end in ("", "-wal", "-shm", "-replicad"):
-        Path(f"{stage.path}{end}").unlink(missing_ok=True)
-
-
-async def begun(stage: Stage) -> None:
-    """Bring it to where a snapshot and a segment are stored."""
-    stage.insert(0)
-    await stage.start()
-    await stage.until("snapshot_stored")
-    stage.insert(1)
-    await stage.sync()
-
-
 async def test_commits_become_transactions(stage: Stage) -> None:
     """Each commit that is followed gets the next TXID, and its state can be restored."""
-    await begun(stage)
+    await stage.begin()
     stage.insert(2, 3)
     assert await stage.sync() == 4
     assert await stage.states() == {1: [0], 2: [0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}
@@ -66,7 +50,7 @@ async def test_commits_become_transactions(stage: Stage) -> None:
 
 async def test_a_sync_of_nothing(stage: Stage) -> None:
     """Without a commit since the last one, a sync returns at once and stores nothing."""
-    await begun(stage)
+    await stage.begin()
     before = await stage.objects()
     for _ in range(3):
         assert await stage.sync() == 2
@@ -75,7 +59,7 @@ async def test_a_sync_of_nothing(stage: Stage) -> None:
 
 async def test_syncs_at_once(stage: Stage) -> None:
     """Many syncs at a time are answered, each no sooner than what was committed before it is durable."""
-    await begun(stage)
+    await stage.begin()
     syncs = []
     for number in range(2, 12):
         stage.insert(number)
@@ -104,7 +88,7 @@ async def test_a_sync_right_behind_a_replacement(stage: Stage, tmp_path: Path) -
 
     Seen to fail with a sync that asked the session at hand: it said that all of the old file was durable.
     """
-    await begun(stage)
+    await stage.begin()
     put_another_in_place(stage, tmp_path / "other.db")
     txid = await stage.sync()
     assert (await stage.states())[txid] == [77]
@@ -117,7 +101,7 @@ async def test_nothing_is_read_while_the_wal_is_let_go(stage: Stage) -> None:
     from the transactions before it, and those states never were.
     """
     stage.flags |= SMALL
-    await begun(stage)
+    await stage.begin()
     stage.store.reachable = False
     for number in range(100, 400):
         stage.insert(number, size_bytes=8000)
@@ -148,7 +132,7 @@ async def test_a_second_outage_while_the_difference_is_sent(stage: Stage) -> Non
     Seen to fail with the pin held until the upload had succeeded: the WAL grew without a bound.
     """
     stage.flags |= SMALL | {"safety_poll_interval": "50ms"}
-    await begun(stage)
+    await stage.begin()
     stage.store.reachable = False
     for number in range(100, 400):
         stage.insert(number, size_bytes=8000)
@@ -193,7 +177,7 @@ async def test_the_first_snapshot_in_an_outage(stage: Stage) -> None:
 
 async def test_a_fault_of_ours_is_isolated(stage: Stage) -> None:
     """An unexpected error ends neither the process nor the following: the state is stored anew, and all is there."""
-    await begun(stage)
+    await stage.begin()
     stage.store.defective = True
     stage.insert(2)
     await stage.until("fault_isolated")
@@ -230,13 +214,13 @@ async def test_the_clock_is_set(stage: Stage, tmp_path: Path) -> None:
     """
     clock = Turned()
     stage.tools = replace(stage.tools, clock=clock)
-    await begun(stage)
+    await stage.begin()
     for number, turned_seconds in enumerate((3600.0, -3600.0, -90_000.0, 7200.0), 2):
         clock.turned_seconds = turned_seconds
         stage.insert(number)
         await stage.sync()
     await stage.stop()
-    lose_disk(stage)
+    stage.lose_disk()
     clock.turned_seconds = -5 * 86_400.0  # the next machine's
     await stage.start()
     stage.insert(6)
@@ -256,7 +240,7 @@ async def test_lag_and_snapshots_do_not_go_by_the_wall_clock(stage: Stage) -> No
     clock = Turned()
     stage.tools = replace(stage.tools, clock=clock)
     stage.flags |= {"snapshot_interval": "1h"}
-    await begun(stage)
+    await stage.begin()
     for number, turned_seconds in enumerate((86_400.0, -86_400.0), 2):
         clock.turned_seconds = turned_seconds
         stage.insert(number)

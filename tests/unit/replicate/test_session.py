@@ -11,18 +11,9 @@ if TYPE_CHECKING:
     from tests.unit.replicate.conftest import Stage
 
 
-async def begun(stage: Stage) -> None:
-    """Bring it to where a snapshot and a segment are stored."""
-    stage.insert(0)
-    await stage.start()
-    await stage.until("snapshot_stored")
-    stage.insert(1)
-    await stage.sync()
-
-
 async def test_a_sync_does_not_chase_a_writer(stage: Stage) -> None:
     """A sync promises what was committed when it was asked, and returns though others go on committing for ever."""
-    await begun(stage)
+    await stage.begin()
     stop = asyncio.Event()
     written = 1
 
@@ -47,7 +38,7 @@ async def test_a_sync_does_not_chase_a_writer(stage: Stage) -> None:
 
 async def test_the_numbers_of_an_outage(stage: Stage) -> None:
     """While the store is away the numbers say what waits and since when; behind it nothing waits any more."""
-    await begun(stage)
+    await stage.begin()
     metrics = stage.metrics
     await wait_until_async(lambda: metrics.durable_txid == 2)  # they follow in a moment
     assert (metrics.captured_txid, metrics.pending_transactions) == (2, 0)
@@ -67,7 +58,7 @@ async def test_the_numbers_of_an_outage(stage: Stage) -> None:
 
 async def test_a_rollback_is_no_transaction(stage: Stage) -> None:
     """What was written and taken back has no number, and the next commit has the next one."""
-    await begun(stage)
+    await stage.begin()
     stage.connection.pragma("cache_size", 5)
     for _ in range(3):
         stage.connection.execute("BEGIN")
@@ -82,7 +73,7 @@ async def test_a_rollback_is_no_transaction(stage: Stage) -> None:
 
 async def test_a_commit_that_changes_nothing(stage: Stage) -> None:
     """A transaction that writes the same values again is one all the same when SQLite writes its pages."""
-    await begun(stage)
+    await stage.begin()
     stage.connection.execute("UPDATE t SET v = v")
     txid = await stage.sync()
     await stage.check_newest()

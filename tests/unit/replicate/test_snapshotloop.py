@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from tests.unit.replicate.conftest import Stage
 
 
-async def begun(stage: Stage) -> None:
-    """Bring it to where a snapshot and a segment are stored."""
-    stage.insert(0)
-    await stage.start()
-    await stage.until("snapshot_stored")
-    stage.insert(1)
-    await stage.sync()
-
-
 def reasons(stage: Stage) -> list[str]:
     """Return why each snapshot was taken."""
     return [line["reason"] for line in stage.found("snapshot_stored")]
@@ -55,9 +46,7 @@ async def test_a_log_that_outweighs_the_database(stage: Stage) -> None:
     Updates of the same rows make the log grow, and not the database.
     """
     stage.flags |= {"snapshot_interval": "1h", "snapshot_log_ratio": "0.1"}
-    stage.connection.execute("BEGIN")
-    stage.insert(*range(1200), size_bytes=10_000)
-    stage.connection.execute("COMMIT")
+    stage.fill(0, 1200)
     await stage.start()
     await stage.until("snapshot_stored")
     for _ in range(40):
@@ -74,7 +63,7 @@ async def test_a_log_that_outweighs_the_database(stage: Stage) -> None:
 
 async def test_a_request_during_an_outage(stage: Stage) -> None:
     """A snapshot that is asked for while the store is away is stored when it is back, and then answered."""
-    await begun(stage)
+    await stage.begin()
     stage.store.reachable = False
     stage.insert(2)
     asking = asyncio.create_task(stage.follower.snapshot("command"))
@@ -89,7 +78,7 @@ async def test_a_request_during_an_outage(stage: Stage) -> None:
 
 async def test_one_who_gives_up_does_not_take_it_from_the_others(stage: Stage) -> None:
     """Two wait for one snapshot; one goes away; the other still gets it."""
-    await begun(stage)
+    await stage.begin()
     stage.store.shut = ("put", "/snapshots/")
     stage.insert(2)
     first, second = (asyncio.create_task(stage.follower.snapshot("command")) for _ in range(2))
@@ -109,7 +98,7 @@ async def test_the_interval_goes_on_across_a_restart(stage: Stage) -> None:
     The age of the newest one counts, not that of the process. Seen to fail with the time since the start in its place.
     """
     stage.flags |= {"snapshot_interval": "2s"}
-    await begun(stage)
+    await stage.begin()
     for number in range(2, 40):
         await stage.stop()
         await stage.start()
@@ -128,9 +117,7 @@ async def test_the_first_snapshot_beside_a_busy_application(stage: Stage) -> Non
     be held still, and one session after the other began anew for as long as the application wrote.
     """
     stage.flags |= {"segment_bytes": "256KiB", "upload_concurrency": "1"}
-    stage.connection.execute("BEGIN")
-    stage.insert(*range(2000), size_bytes=10_000)
-    stage.connection.execute("COMMIT")
+    stage.fill(0, 2000)
     stop = threading.Event()
 
     def write() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -28,9 +27,7 @@ async def chunks_stored(stage: Stage) -> set[str]:
 
 async def begun(stage: Stage, rows: int = MANY) -> Manifest:
     """Follow a database of some chunks, and take a snapshot of it."""
-    stage.connection.execute("BEGIN")
-    stage.insert(*range(rows), size_bytes=10_000)
-    stage.connection.execute("COMMIT")
+    stage.fill(0, rows)
     stage.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     await stage.start()
     await stage.until("snapshot_stored")
@@ -89,19 +86,6 @@ async def test_a_snapshot_proves_what_it_reads(stage: Stage) -> None:
     assert await stage.check_newest() == later.txid
 
 
-def lose_disk(stage: Stage) -> None:
-    """Delete the database and what stands beside it."""
-    stage.close()
-    for end in ("", "-wal", "-shm", "-replicad"):
-        Path(f"{stage.path}{end}").unlink(missing_ok=True)
-
-
-async def truncate(stage: Stage) -> None:
-    """Have the application copy its whole WAL into the file, which waits for pins."""
-    stage.connection.set_busy_timeout(20_000)
-    await stage.tools.threads.run(stage.connection.wal_checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-
-
 def damage(stage: Stage, *, page: int) -> None:
     """Change a byte of a page past SQLite, by way of its own file layer: another descriptor would drop our locks."""
     flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
@@ -114,9 +98,7 @@ def damage(stage: Stage, *, page: int) -> None:
 async def test_a_broken_snapshot_goes_on_where_it_was(stage: Stage) -> None:
     """Chunks that were stored before an outage are not sent again, and no manifest stands before its chunks."""
     stage.flags |= {"upload_concurrency": "1"}
-    stage.connection.execute("BEGIN")
-    stage.insert(*range(MANY), size_bytes=10_000)
-    stage.connection.execute("COMMIT")
+    stage.fill(0, MANY)
     stage.store.shut = ("put", "/snapshots/")
     await stage.start()
     await stage.until("store_unreachable")
@@ -136,13 +118,13 @@ async def test_a_new_pin_reads_what_was_written_meanwhile(stage: Stage) -> None:
     stage.flags |= {"upload_concurrency": "1"}
     await begun(stage)
     stage.connection.execute("UPDATE t SET v = randomblob(10000)")
-    await truncate(stage)
+    await stage.truncate()
     stage.store.shut = ("put", "/chunks/")
     asking = asyncio.create_task(stage.follower.snapshot("command"))
     await wait_until_async(lambda: any(call.fault == "shut" for call in stage.store.calls))
     damage(stage, page=100)  # in the first chunk, which has been read
     stage.connection.execute("UPDATE t SET v = randomblob(10000) WHERE n = 299")
-    await truncate(stage)
+    await stage.truncate()
     stage.store.shut = None
     manifest = await asking
     assert not stage.found("snapshot_failed")
@@ -171,9 +153,7 @@ async def test_pages_that_come_back(stage: Stage) -> None:
     stage.connection.execute("DELETE FROM t WHERE n > 5; VACUUM")
     await stage.follower.snapshot("command")
     await stage.check_newest()
-    stage.connection.execute("BEGIN")
-    stage.insert(*range(2000, 2250), size_bytes=10_000)
-    stage.connection.execute("COMMIT")
+    stage.fill(2000, 250)
     await stage.follower.snapshot("command")
     await stage.check_newest()
 
@@ -225,7 +205,7 @@ async def test_a_bucket_that_somebody_empties(stage: Stage, what: str) -> None:
     await stage.sync()
     await stage.check_newest()
     await stage.stop()
-    lose_disk(stage)
+    stage.lose_disk()
     await stage.start()
     assert stage.connection.execute("SELECT max(n) FROM t").get == 1002
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from replicad.position import TXID, Epoch
-from replicad.replicate.capture import Beginning, Capture, CaptureLimits, Reached
-from replicad.replicate.continuity import open_at
-from replicad.segment import SegmentHeader, decode, read_block
+from replicad.replicate.capture import Capture, Reached
+from replicad.segment import decode, read_block
 from replicad.sqlite.source import Source
+from tests.support.captured import open_capture
 from tests.support.clock import ManualClock
 
 if TYPE_CHECKING:
@@ -33,22 +32,8 @@ class Read:
         self.writer.pragma("wal_autocheckpoint", 0)
         self.writer.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
         self.source = Source(path)
-        opening = open_at(self.source, [])
         self.clock = ManualClock()
-        header = SegmentHeader(
-            database_id="db",
-            epoch=Epoch(1),
-            page_size=4096,
-            first_txid=TXID(5),
-            checksum_before=opening.table.checksum,
-            pages_before=opening.table.pages,
-        )
-        self.capture = Capture(
-            self.source,
-            Beginning(table=opening.table, position=opening.position, header=header),
-            limits=CaptureLimits(segment_bytes=SEGMENT_BYTES, compression_level=1),
-            clock=self.clock,
-        )
+        self.capture = open_capture(self.source, Capture, segment_bytes=SEGMENT_BYTES, clock=self.clock, first_txid=5)
 
     def insert(self, count: int, size_bytes: int = 10_000) -> None:
         """Commit rows as one transaction."""

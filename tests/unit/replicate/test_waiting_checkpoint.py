@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import apsw
@@ -19,21 +18,13 @@ FAR_BELOW_SECONDS = 10.0
 SMALL = {"segment_bytes": "256KiB", "max_wal_bytes": "1GiB", "upload_concurrency": "1"}
 
 
-async def truncate(stage: Stage) -> float:
-    """Checkpoint as the application; return how long it waited. It fails when its busy timeout passes."""
-    connection = stage.connection
-    connection.set_busy_timeout(int(BUSY_TIMEOUT_SECONDS * 1000))
-    began = time.monotonic()
-    frames, copied = await stage.tools.threads.run(connection.wal_checkpoint, mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    assert (frames, copied) == (0, 0)
-    return time.monotonic() - began
-
-
-def fill(stage: Stage, first: int, rows: int, *, size_bytes: int = 10_000) -> None:
-    """Commit many rows at once."""
-    stage.connection.execute("BEGIN")
-    stage.insert(*range(first, first + rows), size_bytes=size_bytes)
-    stage.connection.execute("COMMIT")
+async def outage(stage: Stage) -> None:
+    """Follow a database of five rows, stored as a snapshot, into an outage."""
+    stage.flags |= SMALL
+    stage.fill(0, 5)
+    await stage.start()
+    await stage.until("snapshot_stored")
+    stage.store.reachable = False
 
 
 @pytest.mark.parametrize("reason", ["first", "command"])
@@ -43,23 +34,20 @@ async def test_while_a_snapshot_is_stored(stage: Stage, reason: str) -> None:
     Seen to fail with a pin that was held until the last chunk was stored: each TRUNCATE waited its busy timeout out.
     """
     stage.flags |= SMALL
-    fill(stage, 0, 700)
+    stage.fill(0, 700)
     if reason == "command":
         await stage.start()
         await stage.until("snapshot_stored")
         stage.connection.execute("UPDATE t SET v = randomblob(10000)")
         await stage.sync()
-        stage.store.shut = ("put", "/chunks/")
-        asking = asyncio.create_task(stage.follower.snapshot("command"))
-        await wait_until_async(lambda: any(call.fault == "shut" for call in stage.store.calls))
-    else:
-        stage.store.shut = ("put", "/chunks/")
+    stage.store.shut = ("put", "/chunks/")
+    if reason == "first":
         await stage.start()
-        asking = asyncio.create_task(stage.follower.snapshot("command"))
-        await wait_until_async(lambda: any(call.fault == "shut" for call in stage.store.calls))
+    asking = asyncio.create_task(stage.follower.snapshot("command"))
+    await wait_until_async(lambda: any(call.fault == "shut" for call in stage.store.calls))
     for number in range(1000, 1003):
         stage.insert(number)
-        assert await truncate(stage) < FAR_BELOW_SECONDS
+        assert await stage.truncate(BUSY_TIMEOUT_SECONDS) < FAR_BELOW_SECONDS
     stage.store.shut = None
     manifest = await asking
     await stage.sync()
@@ -72,15 +60,11 @@ async def test_while_a_snapshot_is_stored(stage: Stage, reason: str) -> None:
 
 async def test_in_an_outage_when_all_was_read(stage: Stage) -> None:
     """The WAL is the queue of an outage, but not at the price of the application's writers."""
-    stage.flags |= SMALL
-    fill(stage, 0, 5)
-    await stage.start()
-    await stage.until("snapshot_stored")
-    stage.store.reachable = False
+    await outage(stage)
     stage.insert(100)
     await stage.until("store_unreachable")
     stage.insert(101)
-    assert await truncate(stage) < FAR_BELOW_SECONDS
+    assert await stage.truncate(BUSY_TIMEOUT_SECONDS) < FAR_BELOW_SECONDS
     stage.insert(102)
     stage.store.reachable = True
     await stage.sync(30)
@@ -95,15 +79,11 @@ async def test_in_an_outage_when_all_was_read(stage: Stage) -> None:
 
 async def test_in_an_outage_when_memory_is_full(stage: Stage) -> None:
     """Where nothing more can be read, the WAL is let go after a second: the stretch counts as one transaction then."""
-    stage.flags |= SMALL
-    fill(stage, 0, 5)
-    await stage.start()
-    await stage.until("snapshot_stored")
-    stage.store.reachable = False
+    await outage(stage)
     for number in range(100, 400):
         stage.insert(number, size_bytes=8000)
     await stage.until("store_unreachable")
-    assert await truncate(stage) < FAR_BELOW_SECONDS
+    assert await stage.truncate(BUSY_TIMEOUT_SECONDS) < FAR_BELOW_SECONDS
     (let_go,) = stage.found("wal_let_go")
     assert let_go["reason"] == "checkpoint_waits"
     stage.store.reachable = True
@@ -113,11 +93,7 @@ async def test_in_an_outage_when_memory_is_full(stage: Stage) -> None:
 
 async def test_a_reader_of_the_applications_own(stage: Stage) -> None:
     """A checkpoint that waits for the application's own reader is no reason to let anything go."""
-    stage.flags |= SMALL
-    fill(stage, 0, 5)
-    await stage.start()
-    await stage.until("snapshot_stored")
-    stage.store.reachable = False
+    await outage(stage)
     stage.insert(100)
     await stage.until("store_unreachable")
     reader = apsw.Connection(str(stage.path))
