@@ -44,7 +44,7 @@ STORE_RECOVERED: Final = "store_recovered"  # the outage is over
 # --- ownership -------------------------------------------------------------------------------
 CLAIM_CREATED: Final = "claim_created"  # this instance owns the epoch
 LOST_ANSWER_SETTLED: Final = "lost_answer_settled"  # a create without an answer was read back
-FENCING_ADVISORY: Final = "fencing_advisory"  # the store does not honour If-None-Match
+FENCING_ADVISORY: Final = "fencing_advisory"  # the store keeps two owners apart no better than they do themselves
 CLAIM_LOST: Final = "claim_lost"  # another instance has the epoch
 WARMING: Final = "warming"  # the present head is restored while its owner goes on
 WARMING_FAILED: Final = "warming_failed"  # the restore waits until the owner has ended

@@ -40,6 +40,7 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     durable_ms: int | None = None
     epoch: int = 0
     owner: bool = False
+    fencing_advisory: bool | None = None
     orphaned_transactions: int | None = None
     first_restorable_ms: int | None = None
     last_restorable_ms: int | None = None
@@ -161,6 +162,11 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _gauge("durable_ms", "durable_timestamp_seconds", "Commit time of the newest durable transaction.", 0.001),
     _gauge("epoch", "epoch", "Epoch this instance writes into; 0 before its claim."),
     _gauge("owner", "owner", "1 while this instance owns the database: what it stores is part of the line."),
+    _gauge(
+        "fencing_advisory",
+        "fencing_advisory",
+        "1 when the store does not keep two owners apart by itself, 0 when it does; absent before the first claim.",
+    ),
     _gauge("orphaned_transactions", "orphaned_transactions", "Transactions stored that are not on the line."),
     _gauge(
         "first_restorable_ms", "first_restorable_timestamp_seconds", "Earliest instant that can be restored.", 0.001

@@ -11,7 +11,8 @@ from replicad import __version__
 from replicad.errors import NotReady
 from replicad.observe import events
 from replicad.observe.logging import get_logger
-from replicad.replicate.office import Office, Standing
+from replicad.replicate.office import Office
+from replicad.replicate.standing import Standing
 from replicad.replicate.station import Station
 from replicad.replicate.status import database_status, instant
 from replicad.store.open import open_store
@@ -114,6 +115,12 @@ class Daemon:
         """Whether the application was stopped for another instance that takes over, or has taken over, as agreed."""
         return any(office.standing in {Standing.HANDING_OVER, Standing.RETIRED} for office in self._offices)
 
+    async def until_back(self) -> None:
+        """Wait until no handover is under way any more, because whoever asked is gone: the application is missing."""
+        while self.is_leaving:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def until_driven_out(self) -> None:
         """Wait until another instance has taken over without asking, where that ends this one."""
         while not (
@@ -131,7 +138,7 @@ class Daemon:
             "version": __version__,
             "pid": os.getpid(),
             "ready": not self._not_ready,
-            "databases": [database_status(office, now_ms=now_ms) for office in self._offices if office.is_booted],
+            "databases": [database_status(office, now_ms=now_ms) for office in self._offices],
         }
 
     def ready(self) -> tuple[bool, str]:
@@ -143,7 +150,15 @@ class Daemon:
         return not reason, reason
 
     async def sync(self, *, timeout_seconds: float) -> Mapping[str, object]:
-        """Return when all that is committed now is durable; raises NotReady when it is not within the time."""
+        """Return when all that is committed now is durable.
+
+        Raises:
+            NotReady: it is not within the time, or the database is not in place yet.
+            OwnedByAnother: it never will be: another instance took over, and has not seen what is committed here.
+        """
+        self._must_be_in_place("the sync", timeout_seconds)
+        for office in self._offices:
+            office.must_not_be_fenced()
         try:
             async with asyncio.timeout(timeout_seconds):
                 marks = await asyncio.gather(*(office.followed.follower.sync() for office in self._offices))
@@ -163,6 +178,7 @@ class Daemon:
 
     async def snapshot(self) -> Mapping[str, object]:
         """Take a snapshot of each database; return when it is durable."""
+        self._must_be_in_place("the snapshot", 0.0)
         manifests = await asyncio.gather(*(office.followed.follower.snapshot("command") for office in self._offices))
         return {
             "databases": [
@@ -175,6 +191,11 @@ class Daemon:
                 for office, manifest in zip(self._offices, manifests, strict=True)
             ]
         }
+
+    def _must_be_in_place(self, what: str, timeout_seconds: float) -> None:
+        if not self._offices or not all(office.is_booted for office in self._offices):
+            hint = "Ask again when `replicad wait` returns."
+            raise NotReady(what=what, timeout_seconds=timeout_seconds, found=self._not_ready or "starting", hint=hint)
 
     # --- inner -------------------------------------------------------------------------------------
 

@@ -81,9 +81,10 @@ class Turn:
 async def record_state(following: Following, position: Position, wal: WALPosition) -> None:
     """Write the state file: this transaction is durable, and ends here in the WAL.
 
-    While the epoch is not claimed yet, the state that an earlier process has written is as true.
+    While the epoch is not claimed yet, or lost, the state that was written before is as true, and what it says of the
+    claim is truer.
     """
-    if not following.tenure.claimed.is_set():
+    if not following.tenure.claimed.is_set() or following.tenure.lost.is_set():
         return
     lineage = following.lineage
     state = state_of(position, wal, database_id=lineage.database_id, claim_id=lineage.claim_id)

@@ -6,13 +6,19 @@ The protocols are those of `replicad.ownership`; here they are given a store, a 
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from replicad.errors import CreateUndecided, FinalFlushFailed, OwnedByAnother, ReplicadError, StoreUnreachable
+from replicad.errors import (
+    CreateUndecided,
+    LocalDiffers,
+    OwnedByAnother,
+    ReplicadError,
+    StoreUnreachable,
+)
 from replicad.host.lockfile import LockFile
 from replicad.host.machine import instance_name
 from replicad.layout import handover_key
@@ -24,8 +30,10 @@ from replicad.ownership.requests import Exists
 from replicad.ownership.standby import stand_by
 from replicad.ownership.timing import Timing
 from replicad.position import Epoch
+from replicad.replicate.flush import flush, pending
 from replicad.replicate.own import Owned, deferred
 from replicad.replicate.protocol import Driver
+from replicad.replicate.standing import Standing
 from replicad.replicate.state_file import read_state
 from replicad.replicate.tenure import Tenure
 
@@ -41,16 +49,6 @@ T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0
 _END_TIMEOUT_SECONDS = 5.0  # for end.json: an epoch that was not ended costs the successor a question, no data
-
-
-class Standing(Enum):
-    """What this instance is to the database."""
-
-    NEWCOMER = "newcomer"
-    OWNER = "owner"
-    HANDING_OVER = "handing over"
-    RETIRED = "handed over"
-    FENCED = "fenced"
 
 
 class Office:
@@ -133,9 +131,9 @@ class Office:
         await run(lambda: path.parent.mkdir(parents=True, exist_ok=True))
         await run(self._lock.acquire)
         while True:
-            owned = await self._until_reached(self._take_over)
+            owned = await self._until_reached(self._take_over, self._deadline())
             claimed()
-            if await self._begin(owned):
+            if await self._begin(owned, may_replace=may_replace, deadline=self._deadline()):
                 break
             await asyncio.sleep(self._timing.newcomer_poll_seconds)
         self._stand(Standing.OWNER)
@@ -149,7 +147,7 @@ class Office:
         ownership = await self._driver.run(take_over(self._me, self._timing, recorded))
         return Owned(epoch=ownership.epoch, claim_id=ownership.claim_id, continued=ownership.continued)
 
-    async def _begin(self, owned: Owned) -> bool:
+    async def _begin(self, owned: Owned, *, may_replace: bool, deadline: float) -> bool:
         """Bring the database in place for an epoch; return False when another instance has overtaken this one."""
         station = self.station
         tenure = Tenure(self._driver, owned, self._me, station.metrics, station.log)
@@ -162,9 +160,9 @@ class Office:
 
             async def bring_in_place() -> Followed:
                 state = await station.tools.threads.run(read_state, station.database.path)
-                return await assemble(station, owned, state, tenure, may_replace=self._may_replace)
+                return await assemble(station, owned, state, tenure, may_replace=may_replace)
 
-            followed = await self._until_reached(bring_in_place)
+            followed = await self._until_reached(bring_in_place, deadline)
             if not tenure.lost.is_set():
                 self._followed = followed
                 return True
@@ -172,8 +170,10 @@ class Office:
             await station.tools.threads.run(followed.booted.opened.source.close)
         return False
 
-    async def _until_reached(self, step: Callable[[], Awaitable[T]]) -> T:
-        deadline = self.station.tools.clock.monotonic() + self.station.settings.boot_timeout_seconds
+    def _deadline(self) -> float:
+        return self.station.tools.clock.monotonic() + self.station.settings.boot_timeout_seconds
+
+    async def _until_reached(self, step: Callable[[], Awaitable[T]], deadline: float) -> T:
         while True:
             try:
                 return await step()
@@ -213,14 +213,13 @@ class Office:
                 self._stand(Standing.RETIRED)
             elif isinstance(outcome, Fenced):
                 await self._give_way()
-            back = outcome if isinstance(outcome, Reclaimed) else await self._stand_by(epoch)
-            if back.restore:
+            back = outcome if isinstance(outcome, Reclaimed) else await self._stand_by(self.tenure.served)
+            if back.restore or self.tenure.outgrown or not await self._go_on(back, group):
                 # Another instance wrote to the line and is gone: what runs here is of an older state. The platform
                 # starts this one again, and it restores.
                 self._stand(Standing.FENCED)
                 await self._stop_application()
                 return
-            await self._go_on(back, group)
 
     async def _until_claimed(self) -> Epoch:
         """Claim a deferred epoch when somebody asks for it, if no upload has done so before; return the epoch."""
@@ -262,18 +261,29 @@ class Office:
             raise AssertionError
         return back
 
-    async def _go_on(self, back: Reclaimed, group: asyncio.TaskGroup) -> None:
-        """Begin a new epoch with the database as it stands here: nobody else has written to the line."""
+    async def _go_on(self, back: Reclaimed, group: asyncio.TaskGroup) -> bool:
+        """Begin a new epoch with the database as it stands here: nobody else has written to the line.
+
+        Return False when it turns out that the database could not be left as it stands.
+        """
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
         self.station.log.warning(events.RECLAIMED, epoch=back.epoch)
         self.station.metrics.handovers["reclaimed"] += 1
-        if not await self._begin(Owned(epoch=back.epoch, claim_id=back.claim_id, continued=True)):
+        owned = Owned(epoch=back.epoch, claim_id=back.claim_id, continued=True)
+        try:
+            begun = await self._begin(owned, may_replace=False, deadline=math.inf)
+        except LocalDiffers as error:
+            self.station.log.error(events.FENCED, error=str(error))  # noqa: TRY400 - it says enough
+            return False
+        self._start_following(group)  # also when it was overtaken: nothing is sent then, but writers can be kept out
+        if begun:
+            self._measure_freeze()
+            self._stand(Standing.OWNER)
+        else:
             await self._give_way()
-            return
-        self._start_following(group)
-        self._stand(Standing.OWNER)
+        return True
 
     def _stand(self, standing: Standing) -> None:
         self.standing = standing
@@ -289,41 +299,29 @@ class Office:
             OwnedByAnother: another instance owns the database, and something is missing in what it went on from.
             FinalFlushFailed: some of it is not durable within `flush_timeout`.
         """
-        follower, settings = self.followed.follower, self.station.settings
-        if self.standing is Standing.RETIRED:
+        self.must_not_be_fenced()
+        if not self.is_gone:
+            await flush(self.station, self.followed.follower)
+
+    def must_not_be_fenced(self) -> None:
+        """Raise OwnedByAnother when another instance took over and something here was not seen by it."""
+        if self.standing is not Standing.FENCED:
             return
-        if self.standing is Standing.FENCED:
-            if follower.following.ledger.pending or settings.when_fenced == "stop":
-                raise OwnedByAnother(
-                    database=self.station.database.path,
-                    found=f"it has not seen {self.pending()} of this one",
-                    hint="What it has not seen is in the local file only: keep it if it matters.",
-                )
-            return
-        try:
-            async with asyncio.timeout(settings.flush_timeout_seconds):
-                await follower.sync()
-        except (TimeoutError, ReplicadError) as error:
-            raise FinalFlushFailed(
-                pending=self.pending(),
+        if self.followed.follower.following.ledger.pending or self.station.settings.when_fenced == "stop":
+            raise OwnedByAnother(
                 database=self.station.database.path,
-                store=self.station.store.url,
-                found=follower.problem
-                or str(error)
-                or f"not within flush_timeout, {settings.flush_timeout_seconds:g} s;"
-                f" the last durable transaction is {follower.following.ledger.durable.txid}",
-            ) from error
+                found=f"it has not seen {self.pending()} of this one",
+                hint="What it has not seen is in the local file only: keep it if it matters.",
+            )
 
     def pending(self) -> str:
         """Say what is not durable."""
-        ledger = self.followed.follower.following.ledger
-        unread = f" and {ledger.unread_bytes} bytes of WAL that were not read yet" if ledger.unread_bytes else ""
-        return f"{ledger.pending_transactions} transactions{unread}"
+        return pending(self.followed.follower.following.ledger)
 
     async def end(self) -> None:
         """Stop following, and store that the epoch ended in order; the flush has succeeded."""
         await self.stop()
-        if self.standing is not Standing.OWNER:
+        if self.standing not in {Standing.OWNER, Standing.HANDING_OVER}:  # who asked must not wait for a sign of life
             return
         try:
             async with asyncio.timeout(_END_TIMEOUT_SECONDS):
@@ -382,7 +380,10 @@ class Office:
         if not ship:
             self.tenure.close()
         await self.followed.follower.thaw("handover")
+        self._measure_freeze()
+        self._stand(Standing.OWNER)
+
+    def _measure_freeze(self) -> None:
         if self._frozen_at is not None:
             self.station.metrics.frozen.observe(self.station.tools.clock.monotonic() - self._frozen_at)
             self._frozen_at = None
-        self._stand(Standing.OWNER)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from replicad.errors import ConditionalWritesUnsupported, CreateUndecided, ObjectExists, ObjectMissing, ReplicadError
+from replicad.errors import CreateUndecided, ObjectExists, ObjectMissing, ReplicadError
+from replicad.layout import claim_key
 from replicad.observe import events
 from replicad.ownership import requests
+from replicad.ownership.claim import claimant
 from replicad.ownership.requests import Created, Happened
+from replicad.replicate.fencing import Fence
 from replicad.replicate.own import highest_claim
 
 if TYPE_CHECKING:
@@ -18,12 +21,12 @@ if TYPE_CHECKING:
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.ownership.requests import Request, Steps
     from replicad.position import Epoch, Position
+    from replicad.replicate.fencing import Fencing
     from replicad.store.protocol import ObjectStore
 
 T = TypeVar("T")
-Fencing = Literal["auto", "required", "advisory"]
 
-_SETTLE_SECONDS = 2.0  # longer than a claim takes on its way: in a store that keeps no two of them apart
+_SETTLE_SECONDS = 2.0  # longer than a claim takes on its way as a rule, so that of two one gives up at once
 
 _EVENTS = {
     Happened.CLAIM_MADE: events.CLAIM_CREATED,
@@ -70,7 +73,7 @@ class Driver:
         self._log = log
         self._metrics = metrics
         self._host = host
-        self._fencing = fencing
+        self.fence = Fence(store, fencing, metrics, log)
 
     async def run(self, steps: Steps[T]) -> T:
         """Carry a protocol out; returns its result.
@@ -117,6 +120,7 @@ class Driver:
             case requests.Log():
                 return self._note(request)
             case requests.Warm():
+                await self.fence.holds()  # found out before the owner is asked: from then on its writers may wait
                 return await self._host.warm(request.epoch)
             case requests.Freeze():
                 return await self._host.freeze()
@@ -136,8 +140,21 @@ class Driver:
             self._metrics.lost_answers += 1
         self._log.info(_EVENTS[log.happened], epoch=log.epoch)
 
+    async def holds_claim(self, epoch: Epoch, claim_id: str) -> bool:
+        """Return whether an epoch that was claimed with this id has not been claimed by another since.
+
+        Only a store that does not decide between claimants can have let it be replaced: only there anything is asked.
+
+        Raises:
+            StoreUnreachable, StoreRefused: it is not known.
+        """
+        if not self.fence.is_advisory:
+            return True
+        found = await self._get(claim_key(epoch))
+        return found is None or claimant(found) == claim_id  # a claim that was deleted is nobody else's
+
     async def _create(self, key: str, body: bytes) -> Created:
-        if self._fencing == "advisory":
+        if not await self.fence.holds():
             return await self._create_advisory(key, body)
         try:
             await self._store.create(key, body)
@@ -145,15 +162,14 @@ class Driver:
             return Created.TAKEN
         except CreateUndecided:
             return Created.UNDECIDED
-        except ConditionalWritesUnsupported as error:
-            if self._fencing == "required":
-                raise
-            self._log.warning(events.FENCING_ADVISORY, error=str(error))
-            return await self._create_advisory(key, body)
         return Created.MADE
 
     async def _create_advisory(self, key: str, body: bytes) -> Created:
-        """Create as well as it can be done without the store's help: whoever wrote last has it."""
+        """Create as well as it can be done without the store's help: whoever wrote last has it.
+
+        Two whose writes are further apart than the settling time both believe that they have it. `holds_claim` tells
+        the first of them, before it reports anything; the second one finds the first one's start.
+        """
         if await self._get(key) is not None:
             return Created.TAKEN
         await self._store.put(key, body)

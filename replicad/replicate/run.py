@@ -162,7 +162,7 @@ class _Course:
         """Run the application, or wait for a stop signal beside it; return the exit status."""
         if not command:
             await self._now_ready(ready_file)
-            await self._until_ended()
+            await _first_of(self._signals.stopping.wait(), self._daemon.until_driven_out())
             return 0
         running = asyncio.ensure_future(
             self._application.run(
@@ -178,20 +178,11 @@ class _Course:
                 await self._now_ready(ready_file)
             status = (await running).shell_code
             if self._daemon.is_leaving:  # ended for a handover: a platform would start again what ends by itself
-                await self._signals.stopping.wait()
+                await _first_of(self._signals.stopping.wait(), self._daemon.until_back())
             return status
         finally:
             running.cancel()
             await asyncio.wait((running,))
-
-    async def _until_ended(self) -> None:
-        ends = [asyncio.ensure_future(end) for end in (self._signals.stopping.wait(), self._daemon.until_driven_out())]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
 
     async def _now_ready(self, ready_file: ReadyFile) -> None:
         self._daemon.now_ready()
@@ -236,3 +227,14 @@ class _Course:
             for task in (working, stopping):
                 task.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def _first_of(*steps: Coroutine[None, None, object]) -> None:
+    """Return when one of them has ended; the others are cancelled."""
+    ends = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)

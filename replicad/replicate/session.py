@@ -16,6 +16,8 @@ from replicad.replicate.shiploop import ShipLoop
 from replicad.replicate.snapshotloop import SnapshotLoop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replicad.plan.snapshot import LogSince
     from replicad.replicate.beat import Beat, Round
     from replicad.replicate.following import Following
@@ -103,9 +105,11 @@ class Session:
                 return
             await asyncio.sleep(0)  # others take their turn between two attempts: what is written is read meanwhile
 
-    async def thaw(self) -> None:
-        """Let the application's writers go on."""
-        await self._turn.take(self._turn.capture.source.thaw)
+    async def thaw(self, *, unless: Callable[[], bool]) -> None:
+        """Let the application's writers go on, unless something is against it when it is our turn."""
+        async with self._turn.lock:
+            if not unless():
+                await self._turn.within(self._turn.capture.source.thaw)
 
     async def resynchronise(self, reason: str) -> None:
         """Pin the present state, and send what differs from the state that was read last as one transaction."""

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.layout import log_prefix, parse_segment
+import msgspec
+
+from replicad.errors import CreateUndecided, StoreUnreachable
+from replicad.layout import claim_key, log_prefix, snapshots_prefix
 from replicad.observe import events
 from replicad.ownership.claim import claim
 from replicad.ownership.owner import begin, report
+from replicad.plan.listing import read_listing
+from replicad.position import Epoch
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from structlog.typing import FilteringBoundLogger
 
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.ownership.claim import Me
     from replicad.ownership.records import EpochStart
+    from replicad.plan.listing import Listing
+    from replicad.position import TXID
     from replicad.replicate.own import Owned
     from replicad.replicate.protocol import Driver
     from replicad.store.protocol import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """How an epoch is to begin."""
+
+    start: EpochStart
+    beyond: frozenset[str]  # what was listed that lies beyond the start: tails that are no part of the line
+    taken: bool = False  # the epoch has a start already
+    note: Callable[[], Awaitable[None]]  # writes into the state file that the epoch is ours
 
 
 class Tenure:
@@ -32,13 +52,15 @@ class Tenure:
         self, driver: Driver, owned: Owned, me: Me, metrics: DatabaseMetrics, log: FilteringBoundLogger
     ) -> None:
         self.epoch = owned.epoch
+        self.served = Epoch(owned.epoch - 1) if owned.deferred else owned.epoch  # the newest epoch that was ours
         self.start: EpochStart | None = None  # where it continues from
         self.claimed = asyncio.Event()
         self.lost = asyncio.Event()  # another instance has claimed this epoch, or a later one
+        self.outgrown = False  # somebody wrote on behind what stands here: it is not the newest state
         self._open = asyncio.Event()
         self._open.set()
         self._claiming = asyncio.Lock()
-        self._deferred: tuple[ObjectStore, EpochStart] | None = None
+        self._deferred: tuple[ObjectStore, Intent] | None = None
         self._driver = driver
         self._me = me
         self._metrics = metrics
@@ -46,17 +68,28 @@ class Tenure:
         if not owned.deferred:
             self.claimed.set()
 
-    async def begin(self, store: ObjectStore, start: EpochStart) -> None:
-        """Begin the epoch; a deferred one is claimed and begun by the first who wants to store something in it.
+    async def begin(self, store: ObjectStore, intent: Intent) -> EpochStart:
+        """Begin the epoch, and return its start; a deferred one begins with the first who wants to store something.
+
+        May be called again after a failure. A start that failed may still arrive, so another one is never put: when
+        the line has moved on meanwhile, the epoch is lost, and the next one to be claimed.
 
         Raises:
-            StoreUnreachable, StoreRefused: it may have begun, or may begin later; take over again.
+            StoreUnreachable, StoreRefused: it may have begun, or may begin later.
         """
-        self.start = start
         if not self.claimed.is_set():
-            self._deferred = (store, start)
-        elif not await self._driver.run(begin(start)):
+            self.start, self._deferred = intent.start, (store, intent)
+            return intent.start
+        taken = intent.taken and self.start is None  # by another instance, on a store that lets both claim
+        start = self.start or intent.start
+        self.start = start
+        if msgspec.structs.replace(intent.start, started_ms=start.started_ms) != start:
+            self._resign()
+        elif taken or not await self._begin(start):
             self.lose()
+        else:
+            await intent.note()
+        return start
 
     async def until_may_ship(self) -> None:
         """Return when something may be stored in the epoch; never, once it was ended or lost.
@@ -67,7 +100,7 @@ class Tenure:
         if not self.claimed.is_set():
             async with self._claiming:
                 if not self.claimed.is_set():
-                    await self._claim()
+                    await self._claim_deferred()
         await self._open.wait()
 
     async def still_owned(self) -> bool:
@@ -79,7 +112,9 @@ class Tenure:
         Raises:
             StoreUnreachable, StoreRefused: it is not known.
         """
-        if not self.lost.is_set() and not await self._driver.run(report(self.epoch)):
+        if self.lost.is_set():
+            return False
+        if not (await self._driver.run(report(self.epoch)) and await self._holds_claim()):
             self.lose()
         return not self.lost.is_set()
 
@@ -90,27 +125,52 @@ class Tenure:
     def lose(self) -> None:
         """Take note that another instance owns the database."""
         if not self.lost.is_set():
-            self.lost.set()
-            self._open.clear()
+            self._resign()
             self._metrics.fenced += 1
             self._log.error(events.FENCED, epoch=self.epoch)
 
-    async def _claim(self) -> None:
+    def _resign(self) -> None:
+        self.lost.set()
+        self._open.clear()
+
+    async def _claim_deferred(self) -> None:
         if self._deferred is None:
             raise AssertionError
-        store, start = self._deferred
-        ours = await self._driver.run(claim(self.epoch, self._me))
-        # Claim before listing, as always: what the epoch before holds now is all it will ever count.
-        if ours and not await self._has_grown(store, start) and await self._driver.run(begin(start)):
-            self.claimed.set()
-            return
-        self.claimed.set()
-        self.lose()
+        store, intent = self._deferred
+        try:
+            await self._claim(store, intent)
+        except CreateUndecided as error:  # reads work and writes do not: to whoever ships that is an outage
+            key = claim_key(self.epoch)
+            raise StoreUnreachable(store=store.url, operation=f"create {key}", found=error.details["found"]) from error
 
-    async def _has_grown(self, store: ObjectStore, start: EpochStart) -> bool:
-        """Return whether more is stored of the epoch before than this start continues from: by a copy of this disk."""
-        async for found in store.list(log_prefix(start.position.epoch)):
-            key = parse_segment(found.key)
-            if key is not None and key.last > start.parent_txid:
-                return True
-        return False
+    async def _claim(self, store: ObjectStore, intent: Intent) -> None:
+        ours = await self._driver.run(claim(self.epoch, self._me))
+        # Claim before listing, as always: what the epochs before hold now is all they will ever count.
+        self.outgrown = ours and await self._has_grown(store, intent)
+        if ours and not self.outgrown:
+            self.served = self.epoch
+            await intent.note()
+            ours = await self._begin(intent.start)
+        self.claimed.set()
+        if not ours or self.outgrown:
+            self.lose()
+
+    async def _begin(self, start: EpochStart) -> bool:
+        return await self._driver.run(begin(start)) and await self._holds_claim()
+
+    async def _holds_claim(self) -> bool:
+        return await self._driver.holds_claim(self.epoch, self._me.id)
+
+    async def _has_grown(self, store: ObjectStore, intent: Intent) -> bool:
+        """Return whether more is stored beyond the start than when it was made up: by a copy of this disk."""
+        found: list[tuple[str, int]] = []
+        for number in range(max(1, intent.start.parent_epoch), self.epoch):
+            for prefix in (log_prefix(Epoch(number)), snapshots_prefix(Epoch(number))):
+                found += [(stored.key, stored.size_bytes) async for stored in store.list(prefix)]
+        return not beyond(read_listing(found), intent.start.position.txid) <= intent.beyond
+
+
+def beyond(listing: Listing, txid: TXID) -> frozenset[str]:
+    """Return the keys of the segments and snapshots that hold later transactions than `txid`."""
+    segments = (found.name for found in listing.segments if found.key.last > txid)
+    return frozenset(segments) | {found.name for found in listing.manifests if found.key.txid > txid}
