@@ -11,8 +11,10 @@ after SIGKILL. JSON: `kind` insert (row n of table `load` is commit n when `rows
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import re
 import sqlite3
 import struct
 import sys
@@ -45,6 +47,12 @@ def row(random_: random.Random, size: int) -> str:
     noise = f"{random_.getrandbits(4 * size):x}"
     words = random_.choices(_WORDS, k=size // 24 + 1)
     return "".join(f'"{word}":"{noise[place * 16 : place * 16 + 16]}",' for place, word in enumerate(words))[:size]
+
+
+def noise_bytes(body: str) -> float:
+    """Return how many bytes of a row nobody can do without: its digits, half a byte each, and which words they are."""
+    digits = sum(len(part) for part in re.findall(r'":"([0-9a-f]*)', body))
+    return digits / 2 + body.count('":"') * math.log2(len(_WORDS)) / 8
 
 
 def rows(random_: random.Random, size: int) -> list[str]:

@@ -29,6 +29,9 @@ OURS = {REPLICAD.name, EAGER.name}
 BARE = "bare"
 """The application alone."""
 
+LIMIT = "limit"
+"""No tool: what none of them can do better than, as far as that can be told."""
+
 EVERYONE: tuple[Peer, ...] = (REPLICAD, EAGER, NEW, NEW_EAGER, OLD, OLD_EAGER, CRON, CRON_GZIP)
 NAMES = [peer.name for peer in EVERYONE]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.peers.field import BARE, CRON, CRON_GZIP, EAGER, NEW_EAGER, OLD_EAGER, OURS, REPLICAD
+from bench.peers.field import BARE, CRON, CRON_GZIP, EAGER, LIMIT, NEW_EAGER, OLD_EAGER, OURS, REPLICAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.peers.record import Found
 
 _TUNED = {NEW_EAGER.name, OLD_EAGER.name}
-_NOT_OURS = {*OURS, BARE}
+_NOT_OURS = {*OURS, BARE, LIMIT}
 _LEAST = 1e-9  # instead of a division by nothing
 
 
@@ -25,6 +25,8 @@ class Goal:
     bound: str
     found: str
     reached: bool | None
+    limit: str = ""  # the ratio that nobody gets past
+    out_of_reach: bool = False  # the bound is past it
 
 
 def goals(found: Found) -> Iterator[Goal]:
@@ -44,7 +46,9 @@ def _lag(found: Found) -> Iterator[Goal]:
         if not leave_out & _TUNED and not peers.keys() & _TUNED:
             continue  # the quick mode has no tuned peers
         mine = found.value("lag", "20/s", "lag without PUT p50", ours)
-        yield _at_most(f"lag p50 at 20 commits/s, PUT taken off: {which}", mine, _best(peers), 1 / 20, "ms")
+        limit = found.value("lag", "20/s", "lag without PUT p50", LIMIT) if ours == REPLICAD.name else None
+        what = f"lag p50 at 20 commits/s, PUT taken off: {which}"
+        yield _at_most(what, mine, _best(peers), 1 / 20, "ms", limit)
 
 
 def _application(found: Found) -> Iterator[Goal]:
@@ -82,14 +86,16 @@ def _cost(found: Found) -> Iterator[Goal]:
         peers = found.of_peers(scenario, case, figure, {*_NOT_OURS, *_TUNED, CRON.name, CRON_GZIP.name})
         mine = found.value(scenario, case, figure, REPLICAD.name)
         name = "log bytes sent" if figure == "of it log" else figure
-        yield _at_most(f"{name} / best peer: {case}", mine, _best(peers), bound, unit)
+        limit = found.value(scenario, case, figure, LIMIT)
+        yield _at_most(f"{name} / best peer: {case}", mine, _best(peers), bound, unit, limit)
 
 
 def _restore(found: Found) -> Iterator[Goal]:
     for case, bound in (("end, 20 ms", 1 / 4), ("middle, 20 ms", 1 / 4), ("stale copy, 20 ms", 1 / 10)):
         peers = found.of_peers("restore", case, "seconds", _NOT_OURS)
         mine = found.value("restore", case, "seconds", REPLICAD.name)
-        yield _at_most(f"restore time / best peer: {case}", mine, _best(peers), bound, "s")
+        limit = found.value("restore", case, "seconds", LIMIT)
+        yield _at_most(f"restore time / best peer: {case}", mine, _best(peers), bound, "s", limit)
     peers = found.of_peers("restore", "end, 20 ms", "peak memory", _NOT_OURS)
     mine = found.value("restore", "end, 20 ms", "peak memory", REPLICAD.name)
     yield _at_most("restore peak memory / least of the peers", mine, _best(peers), 1.0, "MB")
@@ -114,8 +120,19 @@ def _best(peers: dict[str, float]) -> tuple[str, float] | None:
     return min(peers.items(), key=lambda pair: pair[1], default=None)
 
 
-def _at_most(what: str, mine: float | None, best: tuple[str, float] | None, bound: float, unit: str) -> Goal:
-    return _ratio(what, mine, best, f"<= {bound:.2f}", unit, lambda ratio: ratio <= bound)
+def _at_most(  # noqa: PLR0913, PLR0917 - one line of a table
+    what: str,
+    mine: float | None,
+    best: tuple[str, float] | None,
+    bound: float,
+    unit: str,
+    limit: float | None = None,
+) -> Goal:
+    goal = _ratio(what, mine, best, f"<= {bound:.2f}", unit, lambda ratio: ratio <= bound)
+    if limit is None or best is None or goal.reached is None:
+        return goal
+    least = limit / max(best[1], _LEAST)
+    return replace(goal, limit=f"{least:.3f}", out_of_reach=not goal.reached and least > bound)
 
 
 def _at_least(

@@ -10,11 +10,11 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from bench.peers import field, wire
-from bench.peers.field import BARE
+from bench.peers.field import BARE, LIMIT
 from bench.peers.figures import Row, lags, spread
 from bench.peers.measure import cpu_used, forget_peak, peak_bytes
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill
-from bench.peers.work import Commits, begin, perform, wal_bytes_per_commit, write_back
+from bench.peers.work import Commits, begin, noise_per_row, perform, wal_bytes_per_commit, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +67,7 @@ def lag(scene: Scene) -> Iterator[Row]:
     work = {"kind": "insert", "rate": 20, "seconds": seconds}
     bare = perform(fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB), work)
     yield from spread("20/s", BARE, "commit", bare.latencies)
+    yield from _limits("20/s", work)
     for peer in field.present(peers):
         database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
         with scene.attached(peer, database, delay_ms=_DELAY_MS) as attached:
@@ -89,6 +90,7 @@ def slow(scene: Scene) -> Iterator[Row]:
             database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
             all_attached.append(stack.enter_context(scene.attached(peer, database, delay_ms=_DELAY_MS)))
         began = time.monotonic()
+        yield from _limits("1/s", work)
         writers = [begin(attached.site.database, work) for attached in all_attached]
         for writer in writers:
             writer.process.wait()
@@ -96,6 +98,14 @@ def slow(scene: Scene) -> Iterator[Row]:
             if attached.peer.name != field.CRON.name:
                 attached.caught_up()
             yield from _lag("1/s", attached, writer.commits(), began)
+
+
+def _limits(case: str, work: dict[str, Any]) -> Iterator[Row]:
+    """Yield what nobody can send less than, and how long the median commit waits where there is one PUT a second."""
+    hourly = noise_per_row(work) * work["rate"] * _HOUR / 1e6
+    waits = [number / work["rate"] for number in range(work["rate"])]
+    yield Row(case=case, peer=LIMIT, figure="of it log", value=hourly, unit="MB/hour")
+    yield Row(case=case, peer=LIMIT, figure="lag without PUT p50", value=statistics.median(waits) * 1e3, unit="ms")
 
 
 def _lag(case: str, attached: Attached, commits: Commits, began: float) -> Iterator[Row]:
@@ -145,6 +155,8 @@ def flat(scene: Scene) -> Iterator[Row]:
                 for row in _flat(scene, database, peer, work, each_bytes):
                     found[row.peer, row.figure, row.unit].append(row.value)
         case = "1 writer" if writers == 1 else f"{writers} writers"
+        least = noise_per_row(work) / each_bytes
+        yield Row(case=case, peer=LIMIT, figure="bytes sent per byte of WAL", value=least)
         for (peer_name, figure, unit), values in found.items():
             value = max(values) if figure.endswith("max") else statistics.median(values)
             yield Row(case=case, peer=peer_name, figure=figure, value=value, unit=unit)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.peers.application import connect, rows, transaction
+from bench.peers.application import connect, noise_bytes, rows, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,6 +107,12 @@ def wal_bytes_per_commit(database: Path, work: dict[str, Any], *, commits: int =
         connection.close()
         _remove(copy)
     return (size - _WAL_HEADER_BYTES) / commits
+
+
+def noise_per_row(work: dict[str, Any]) -> float:
+    """Return how many bytes of each of this work's rows no compressor can do without."""
+    bodies = rows(random.Random(1), work.get("row_bytes", 300))[:1_000]
+    return sum(map(noise_bytes, bodies)) / len(bodies)
 
 
 def _remove(database: Path) -> None:

@@ -42,7 +42,7 @@ which the application's RESTART would wait, with every writer behind it."""
 
 PIN_INTERVAL_SECONDS = 0.15  # while frames are added; SQLite's longest busy back-off sleep is 0.1 s
 _STILL_SECONDS = 0.01  # without a change until the WAL stands still
-_STILL_INTERVAL_SECONDS = 0.02  # before the first move then; doubles with each that found nothing changed
+STILL_INTERVAL_SECONDS = 0.02  # before the first move then; doubles with each that found nothing changed
 _WATCH_INTERVAL_SECONDS = 0.1  # between looks for a checkpoint that waits for a pin that may not move
 
 
@@ -62,6 +62,14 @@ class Round:
     room: Room | None  # the checkpoint that was run, if any
     failed: str | None  # why moving the pin or making room was given up
     disk_free_bytes: int | None  # on the database's file system, when it was looked at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What can be seen without a round."""
+
+    news: bool  # something was committed or copied since the last round or glance
+    unread_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +103,7 @@ class Beat:
         self._limits = limits
         self._clock = clock
         self._seen: Index | None = None
+        self._glimpsed = False  # by a glance, since the last round
         self._rest: Index | None = None  # what the index said when the pin came to rest
         self._settled = 0  # moves in a row that found nothing changed
         # What the index said when the pin was put on mark 0; None: it is on another. The first pin may be anywhere.
@@ -111,15 +120,26 @@ class Beat:
         with translated(self.capture.source.path):
             return self._round(wishes)
 
+    def glance(self) -> Glance | None:
+        """Look without doing anything, or waiting; None when it takes a round to know."""
+        index = self.capture.glance()
+        if index is None:
+            return None
+        news = index != self._seen
+        if news:
+            self._take_note(index, self._clock.monotonic())
+            self._glimpsed = True
+        return Glance(news=news, unread_bytes=self.capture.unread_frames(index) * self._frame_bytes)
+
     def _round(self, wishes: Wishes) -> Round:
         now = self._clock.monotonic()
         capture = self.capture
         reached = capture.read()
         replaced = capture.was_replaced()
         index = capture.source.index()
-        news = index != self._seen
-        if news:
-            self._seen, self._news_at, self._settled = index, now, 0
+        news, self._glimpsed = self._glimpsed or index != self._seen, False
+        if index != self._seen:
+            self._take_note(index, now)
         kept = wishes.any or reached is not Reached.END
         waited_seconds = self._watch(now, watching=kept and not news)
         blocking = self._on_zero is not None and index != self._on_zero and index.backfilled < index.frames
@@ -150,15 +170,18 @@ class Beat:
     def _frame_bytes(self) -> int:
         return self.capture.table.page_size + FRAME_HEADER_BYTES
 
+    def _take_note(self, index: Index, now: float) -> None:
+        self._seen, self._news_at, self._settled = index, now, 0
+
     def _interval(self, now: float, *, urgently: bool) -> float:
         if now - self._news_at < _STILL_SECONDS:
             return PIN_INTERVAL_SECONDS
-        return _STILL_INTERVAL_SECONDS * (1 if urgently else (1 << self._settled))
+        return STILL_INTERVAL_SECONDS * (1 if urgently else (1 << self._settled))
 
     def _pause(self, index: Index) -> float | None:
         if index == self._rest:
             return None
-        return min(PIN_INTERVAL_SECONDS, _STILL_INTERVAL_SECONDS * (1 << self._settled))
+        return min(PIN_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS * (1 << self._settled))
 
     def _watch(self, now: float, *, watching: bool) -> float:
         """Return for how long a checkpoint has stood still that may be waiting for a pin; 0.0 when there is none."""

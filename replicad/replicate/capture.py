@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
+from operator import lt, sub
 from typing import TYPE_CHECKING
 
 from replicad.errors import DatabaseUnusable
@@ -40,6 +41,7 @@ _MOST_LOOKS = 1_000  # at a WAL that is reset under every read
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
 _BULK_ROUNDS = 8  # each copies what was written during the one before
 ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
+_BATCH_BYTES = 4 << 20  # of frames read at once, where a transaction is not larger
 _LOOKS_AT_FIRST_PAGE = 3
 _LOOK_AGAIN_SECONDS = 0.005
 _REST_BYTES = 1 << 20  # small enough to be copied while writers wait
@@ -113,6 +115,13 @@ class Capture:
 
     # --- looking -------------------------------------------------------------------------------
 
+    def glance(self) -> Index | None:
+        """Look without waiting for anything, and note the time of what is new; None when it cannot be seen now."""
+        index = self.source.glance()
+        if index is not None:
+            self._note(index)
+        return index
+
     def look(self) -> bool:
         """Return whether anything is committed that was not read; notes the time if so."""
         return self.unread_frames(self._look()) > 0
@@ -162,8 +171,9 @@ class Capture:
                 return Reached.END
             if self._open is not None and self._open.raw_bytes >= segments * self._limits.segment_bytes:
                 return Reached.FULL
+            count = min(index.frames - start, self._limits.segment_bytes // self.table.page_size or 1)
             try:
-                frames = self.source.read(start + 1, min(index.frames - start, self._batch_frames()), index.salts)
+                frames = self._read_some(start + 1, count, index.salts)
             except SaltsMoved:
                 looks += 1
                 if looks > _MOST_LOOKS:
@@ -294,6 +304,13 @@ class Capture:
         self.last_ms = max(self.last_ms, self._observations.time_ms(frame))
         return self.last_ms
 
+    def _commit_times_ms(self, frames: Sequence[int]) -> list[int]:
+        times_ms = self._observations.times_ms(frames)
+        if times_ms[0] < self.last_ms:
+            times_ms = [max(self.last_ms, time_ms) for time_ms in times_ms]
+        self.last_ms = times_ms[-1]
+        return times_ms
+
     def now_ms(self) -> int:
         """Return the time for a transaction that is made up here and now; never goes backwards."""
         self.last_ms = max(self.last_ms, self._clock.now_ms())
@@ -308,6 +325,11 @@ class Capture:
     def resume_at(self, position: WALPosition) -> None:
         """Go on behind a position at which the state is the one that was read last."""
         self._advance(position.salts, position.frame, position.frame_checksum)
+
+    @property
+    def written_extents(self) -> int:
+        """How many extents `take_dirty` would return; may be read at any time."""
+        return len(self._dirty)
 
     def take_dirty(self) -> set[int]:
         """Return the extents (EXTENT_BYTES each, from 0) that were written since the last call."""
@@ -399,44 +421,51 @@ class Capture:
 
     def _look(self) -> Index:
         index = self.source.index()
+        self._note(index)
+        return index
+
+    def _note(self, index: Index) -> None:
         if index.salts != self._observed_salts:
             self._observations.restart()
             self._observed_salts = index.salts
         if index.frames > self._start(index):
             self._observations.see(index.frames, self._clock.now_ms())
-        return index
 
     def _start(self, index: Index) -> int:
         return _start(index, self.position)
 
-    def _batch_frames(self) -> int:
-        return max(1, self._limits.segment_bytes // self.table.page_size)
+    def _read_some(self, first: int, count: int, salts: bytes) -> Frames:
+        """Read a batch that ends a transaction, if one of `count` frames does."""
+        few = min(count, _BATCH_BYTES // self.table.page_size)
+        frames = self.source.read(first, few, salts)
+        return frames if few == count or frames.committed() else self.source.read(first, count, salts)
 
     def _take(self, frames: Frames, committed: int, start: int) -> None:
-        pgnos, images, table = frames.pgnos[:committed], frames.images[:committed], self.table
-        first_commit = next(end for end, pages in enumerate(frames.commit_pages, 1) if pages)
+        # All at once, without a step of Python's for each transaction where it can be helped: there may be 100,000 a
+        # second.
+        pgnos, images = frames.pgnos[:committed], frames.images[:committed]
+        commit_pages = frames.commit_pages[:committed]
+        ends = [end for end, pages in enumerate(commit_pages, 1) if pages]
+        sizes = [pages for pages in commit_pages if pages]
+        times_ms = self._commit_times_ms([start + end for end in ends])
         if self._open is None:
             self._open = self.begin_segment()
-            self._open_since_ms = self.commit_time_ms(start + first_commit)
+            self._open_since_ms = times_ms[0]
         segment = self._open
-        segment.add_pages(pgnos, images)  # all at once: most of its cost is per call
-        begin = 0
-        for end, pages in enumerate(frames.commit_pages[:committed], 1):
-            if not pages:
-                continue
-            table.write(pgnos[begin:end], images[begin:end])
-            self.note_shrunk(pages)
-            segment.commit(
-                commit_ms=self.commit_time_ms(start + end),
-                pages=pages,
-                checksum=table.commit(pages),
-                frames=end - begin,
-            )
-            self._first_pages.commit(table.first_hash)
-            begin = end
+        segment.add_pages(pgnos, images)
+        pages_before = (self.table.pages, *sizes[:-1])
+        if any(map(lt, sizes, pages_before)):
+            for pages, before in zip(sizes, pages_before, strict=True):
+                self.note_dirty(range(pages + 1, before + 1))
+        checksums, first_hashes = self.table.write_transactions(pgnos, images, commit_pages)
+        for first_hash in first_hashes:
+            self._first_pages.commit(first_hash)
+        segment.commit_all(
+            commit_ms=times_ms, pages=sizes, checksums=checksums, frames=list(map(sub, ends, (0, *ends[:-1])))
+        )
         self.next_txid = TXID(segment.last_txid + 1)
         self.note_dirty(pgnos)
-        self.captured_bytes += committed * table.page_size
+        self.captured_bytes += committed * self.table.page_size
 
     def _advance(self, salts: bytes, frame: int, frame_checksum: bytes) -> None:
         self.position = WALPosition(salts=salts, frame=frame, frame_checksum=frame_checksum)

@@ -247,6 +247,9 @@ class MomentaryImage(Image):
 class ComparingBeat(Beat):
     """Looks at the change counter; there is no pin to move and no WAL to make room in."""
 
+    def glance(self) -> None:
+        """Nothing can be told: the change counter is not to be trusted without a lock."""
+
     def _round(self, wishes: Wishes) -> Round:
         del wishes
         capture = self.capture

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from replicad.config.model import Settings
+    from replicad.host.threads import Threads
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.position import Position, WALPosition
     from replicad.replicate.capture import Capture
@@ -51,12 +52,12 @@ class Following:
 class Turn:
     """One thing at a time on a capture: every call of it in a thread, under one lock."""
 
-    def __init__(self, following: Following, capture: Capture) -> None:
+    def __init__(self, threads: Threads, capture: Capture) -> None:
         self.capture = capture
         self.lock = asyncio.Lock()
         self.reading = asyncio.Event()  # not set while the WAL is let go: nothing protects frames that were not read
         self.reading.set()
-        self._threads = following.tools.threads
+        self._threads = threads
 
     @asynccontextmanager
     async def while_reading(self) -> AsyncIterator[None]:

@@ -10,8 +10,9 @@ from replicad.observe import events
 from replicad.position import TXID
 from replicad.replicate.beat import Wishes
 from replicad.replicate.capture import Reached
-from replicad.replicate.following import Turn, wait_for
+from replicad.replicate.following import Turn
 from replicad.replicate.ledger import Mark
+from replicad.replicate.lookout import Lookout
 from replicad.replicate.shiploop import ShipLoop
 from replicad.replicate.snapshotloop import SnapshotLoop
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 1.0  # after SQLite could not; the pins are held all the while
 _FREEZE_ATTEMPT_SECONDS = 0.1
-_LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
 _LONGEST_WAIT_SECONDS = 1.0  # that the application's writers stand behind its own checkpoint because of unread frames
 _LONG_STALL_SECONDS = 0.1  # for which writers may wait for a checkpoint without a word about it
 
@@ -39,7 +39,7 @@ class Session:
         self._following = following
         self._beat = beat
         self._nudge = asyncio.Event()  # look now
-        self._turn = Turn(following, beat.capture)
+        self._turn = Turn(following.tools.threads, beat.capture)
         self._snapshots = SnapshotLoop(following, self._turn, log=log, owed=owed)
         self._ship = ShipLoop(following, self._turn, base=self._snapshots.base, observer=self)
         self.ended = asyncio.Event()  # set by the owner: nothing is answered any more
@@ -131,10 +131,17 @@ class Session:
     # --- the capture loop --------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        settings, clock = self._following.settings, self._following.tools.clock
         path = await self._following.tools.threads.run(self._following.path.resolve)
         watch = self._following.tools.watcher.watch(path.parent, (path.name, f"{path.name}-wal"), self._nudge)
-        busy_until = 0.0
+        lookout = Lookout(
+            self._turn,
+            self._beat,
+            self._ship,
+            self._following.settings,
+            self._following.tools.clock,
+            watch=watch,
+            nudge=self._nudge,
+        )
         try:
             while True:
                 try:
@@ -145,21 +152,7 @@ class Session:
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 await self._act_on(round_)
-                if round_.news:
-                    busy_until = clock.monotonic() + _LINGER_SECONDS
-                    watch.disarm()
-                if round_.reached is Reached.END and clock.monotonic() < busy_until:
-                    await asyncio.sleep(settings.poll_interval_seconds)
-                    continue
-                if round_.reached is Reached.END and not watch.armed and watch.arm():
-                    continue  # one more look at once, for what changed before the watch stood
-                pause = settings.safety_poll_interval_seconds
-                if round_.pause_seconds is not None:
-                    pause = min(pause, round_.pause_seconds)
-                await wait_for(self._nudge, pause)
-                if self._nudge.is_set():
-                    self._nudge.clear()
-                    busy_until = clock.monotonic() + _LINGER_SECONDS
+                await lookout.until_wanted(round_)
         finally:
             watch.disarm()
 

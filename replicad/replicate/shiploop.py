@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from replicad.layout import SegmentKey
+from replicad.plan.pace import Pace
 from replicad.position import Position
 from replicad.replicate.capture import Reached
 from replicad.replicate.following import record_state, wait_for
@@ -46,6 +47,12 @@ class ShipLoop:
         self._observer = observer
         self._captured = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._pace = Pace(following.settings.sync_interval_seconds)
+
+    @property
+    def due_at(self) -> float:
+        """When the next segment is to be sent, at the earliest, if nobody hurries it: seconds, monotonic."""
+        return self._pace.due_at
 
     def captured(self) -> None:
         """Say that there is something to ship."""
@@ -58,8 +65,7 @@ class ShipLoop:
 
     async def run(self) -> None:
         """Ship until cancelled."""
-        clock, interval = self._following.tools.clock, self._following.settings.sync_interval_seconds
-        last = float("-inf")
+        clock = self._following.tools.clock
         await self._base.wait()
         while True:
             await self._captured.wait()
@@ -67,9 +73,9 @@ class ShipLoop:
                 self._captured.clear()
                 continue
             if self.reached is Reached.END:
-                await wait_for(self._hurry, last + interval - clock.monotonic())
+                await wait_for(self._hurry, self._pace.due_at - clock.monotonic())
             self._hurry.clear()
-            last = clock.monotonic()
+            self._pace.spend(clock.monotonic())
             if not await self._ship_segment() and self.reached is Reached.OVERSIZED:
                 self._captured.clear()
                 if self._turn.reading.is_set():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import ProofFailed, ReplicadError
 from replicad.observe import events
-from replicad.plan.snapshot import LogSince, SnapshotLimits, due
+from replicad.plan.snapshot import NO_SNAPSHOT, LogSince, SnapshotLimits, SnapshotSize, due
 from replicad.position import TXID
 from replicad.replicate.following import record_state, wait_for
 from replicad.replicate.ledger import Mark
@@ -45,6 +45,7 @@ class SnapshotLoop:
         self._owed = owed
         self._wanted = owed.reason if owed else None
         self._segments, self._stored_bytes = log.segments, log.stored_bytes
+        self._newest_size = _size(following.snapshots.newest)  # kept: it is looked at with each segment
         self._since = following.tools.clock.monotonic() - log.seconds
         self._changed = asyncio.Event()
         self._beginning: Pinned | None = None
@@ -167,6 +168,7 @@ class SnapshotLoop:
         manifest = taken.result()
         self._wanted = None
         self._segments = self._stored_bytes = 0
+        self._newest_size = _size(manifest)
         self._since = following.tools.clock.monotonic()
         await self._publish(manifest, reason)
         return True
@@ -187,7 +189,7 @@ class SnapshotLoop:
             self._waiting = None
 
     def _due(self) -> str | None:
-        settings, newest = self._following.settings, self._following.snapshots.newest
+        settings = self._following.settings
         log = LogSince(
             segments=self._segments,
             stored_bytes=self._stored_bytes,
@@ -196,4 +198,15 @@ class SnapshotLoop:
         limits = SnapshotLimits(
             interval_seconds=settings.snapshot_interval_seconds, log_ratio=settings.snapshot_log_ratio
         )
-        return due(log, snapshot_stored_bytes=newest.stored_bytes if newest else 0, limits=limits)
+        written = self._turn.capture.written_extents
+        return due(log, newest=self._newest_size, written_extents=written, limits=limits)
+
+
+def _size(manifest: Manifest | None) -> SnapshotSize:
+    if manifest is None:
+        return NO_SNAPSHOT
+    return SnapshotSize(
+        stored_bytes=manifest.stored_bytes,
+        image_bytes=manifest.image_bytes,
+        chunk_bytes=manifest.chunk_pages * manifest.page_size,
+    )

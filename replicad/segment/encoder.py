@@ -6,7 +6,9 @@ one large one, and several versions of a hot page compress against each other.
 
 from __future__ import annotations
 
+import struct
 from array import array
+from operator import le
 from typing import TYPE_CHECKING, TypeAlias
 
 import xxhash
@@ -98,16 +100,13 @@ class SegmentEncoder:
                 self._close_block()
             start = stop
 
-    def commit(self, *, commit_ms: int, pages: int, checksum: int, frames: int | None = None) -> None:
-        """Close the open transaction.
-
-        Pages of several transactions may be added at once, which costs less; then `frames` tells them apart.
+    def commit(self, *, commit_ms: int, pages: int, checksum: int) -> None:
+        """Close the open transaction: all pages added since the last commit are its own.
 
         Args:
             commit_ms: when it was committed, Unix time in ms, UTC; not lower than the one before.
             pages: size of the database after it.
             checksum: of the state after it.
-            frames: how many of the pages added since the last commit are its own; None: all of them.
 
         Raises:
             ValueError: a number is out of range, or the segment is full or finished.
@@ -116,16 +115,44 @@ class SegmentEncoder:
             raise ValueError("the segment is finished, or full of transactions")
         if not self.last_ms <= commit_ms <= MAX_MS or not 1 <= pages <= MAX_PAGES or not 0 <= checksum < 1 << 64:
             raise ValueError(f"commit at {commit_ms} ms (after {self.last_ms}), {pages} pages, checksum {checksum:x}")
-        added = len(self._pgnos) - self._committed_frames
-        if frames is None:
-            frames = added
-        elif not 0 <= frames <= added:
-            raise ValueError(f"a transaction of {frames} frames, {added} were added")
+        frames = len(self._pgnos) - self._committed_frames
         self._transaction_records += TRANSACTION.pack(commit_ms, checksum, pages, frames)
         self._committed_frames += frames
         self.transactions += 1
         self.last_ms = commit_ms
         self.checksum = checksum
+
+    def commit_all(
+        self, *, commit_ms: Sequence[int], pages: Sequence[int], checksums: Sequence[int], frames: Sequence[int]
+    ) -> None:
+        """Close transactions whose pages were added at once, which costs less for each; as `commit` for each.
+
+        Args:
+            commit_ms: of each, and so on; the sequences run in parallel.
+            pages: size of the database after it.
+            checksums: of the state after it.
+            frames: how many of the pages added since the last commit are its own.
+
+        Raises:
+            ValueError: as in `commit`; none of them was closed.
+        """
+        if self._finished or self.transactions + len(commit_ms) > MAX_TRANSACTIONS:
+            raise ValueError("the segment is finished, or full of transactions")
+        in_order = self.last_ms <= commit_ms[0] and all(map(le, commit_ms, commit_ms[1:]))
+        if not in_order or commit_ms[-1] > MAX_MS or min(pages) < 1 or max(pages) > MAX_PAGES:
+            raise ValueError(f"commits from {commit_ms[0]} to {commit_ms[-1]} ms (after {self.last_ms})")
+        added, own = len(self._pgnos) - self._committed_frames, sum(frames)
+        if min(frames) < 0 or own > added:
+            raise ValueError(f"transactions of {own} frames, {added} were added")
+        try:
+            records = b"".join(map(TRANSACTION.pack, commit_ms, checksums, pages, frames))
+        except struct.error as error:
+            raise ValueError(f"a number is out of range: {error}") from error
+        self._transaction_records += records
+        self._committed_frames += own
+        self.transactions += len(commit_ms)
+        self.last_ms = commit_ms[-1]
+        self.checksum = checksums[-1]
 
     def take(self) -> list[bytes]:
         """Return the output finished since the last call, to be stored in order, and let go of it."""

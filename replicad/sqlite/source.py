@@ -85,23 +85,14 @@ class Source:
     def index(self) -> Index:
         """Return the committed end of the WAL; costs a few microseconds, whatever the WAL's size.
 
-        The header is read before and after the index. A writer that resets the WAL writes the index first,
-        then the header, then its frames: with equal headers around the look, the numbers belong to them.
-
         Raises:
             DatabaseUnusable: SQLite's shared index stayed locked.
         """
         deadline = time.monotonic() + _INDEX_PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            before = self.wal.header()
-            try:
-                frames, backfilled = self._observer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            except apsw.BusyError:  # the index is being rewritten
-                time.sleep(_INDEX_PAUSE_SECONDS)
-                continue
-            after = self.wal.header()
-            if before == after:
-                return Index(frames=max(frames, 0), backfilled=max(backfilled, 0), salts=after.salts if after else b"")
+            if (index := self.glance()) is not None:
+                return index
+            time.sleep(_INDEX_PAUSE_SECONDS)
         raise DatabaseUnusable(
             path=self.path,
             expected="a WAL index that can be read",
@@ -109,8 +100,28 @@ class Source:
             hint="Another process holds a lock on the -shm file; see which with `lsof`.",
         )
 
+    def glance(self) -> Index | None:
+        """Return the committed end of the WAL, None when it cannot be had at this instant; never waits.
+
+        The header is read before and after the index. A writer that resets the WAL writes the index first,
+        then the header, then its frames: with equal headers around the look, the numbers belong to them.
+        """
+        before = self.wal.header()
+        try:
+            frames, backfilled = self._observer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        except apsw.BusyError:  # the index is being rewritten
+            return None
+        after = self.wal.header()
+        if before != after:
+            return None
+        return Index(frames=max(frames, 0), backfilled=max(backfilled, 0), salts=after.salts if after else b"")
+
     def read(self, first: int, count: int, salts: bytes) -> Frames:
-        """Return committed frames; raises SaltsMoved when the WAL was reset since the look at the index."""
+        """Return committed frames, whose images are good until the next call.
+
+        Raises:
+            SaltsMoved: the WAL was reset since the look at the index.
+        """
         return self.wal.read(first, count, page_size=self.page_size, salts=salts)
 
     def was_replaced(self) -> bool:

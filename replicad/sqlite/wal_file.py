@@ -17,12 +17,18 @@ class WALFile:
         self.path = Path(f"{database}-wal")
         self.identity: FileIdentity | None = None  # which file it is, or was before `close`; None: there was none
         self._descriptor = -1
+        self._buffer = bytearray()
+        self._raw_header = b""
+        self._header: WALHeader | None = None
 
     def header(self) -> WALHeader | None:
         """Return the header, or None when there is no WAL, an empty one, or one whose header is being written."""
         if self._descriptor < 0 and not self._open():
             return None
-        return parse_header(os.pread(self._descriptor, HEADER_BYTES, 0))
+        raw = os.pread(self._descriptor, HEADER_BYTES, 0)
+        if raw != self._raw_header:  # the same bytes are the same header: taking them apart is most of a look's cost
+            self._raw_header, self._header = raw, parse_header(raw)
+        return self._header
 
     def size_bytes(self) -> int:
         """Return the size of the file, 0 when there is none."""
@@ -45,14 +51,18 @@ class WALFile:
     def read(self, first: int, count: int, *, page_size: int, salts: bytes) -> Frames:
         """Return `count` frames from number `first` (counted from 1); they must be committed ones.
 
+        Their images are good until the next call: its frames go into the same memory.
+
         Raises:
             SaltsMoved: the WAL was reset since its index was looked at.
         """
-        buffer = bytearray(count * (page_size + FRAME_HEADER_BYTES))
-        filled = self._fill(memoryview(buffer), frame_offset(first, page_size))
-        if filled < len(buffer):  # truncated between the look and the read, which takes a reset first
+        size = count * (page_size + FRAME_HEADER_BYTES)
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        raw = memoryview(self._buffer)[:size]
+        if self._fill(raw, frame_offset(first, page_size)) < size:  # truncated meanwhile, which takes a reset first
             raise SaltsMoved
-        frames = parse_frames(memoryview(buffer), page_size=page_size, salts=salts)
+        frames = parse_frames(raw, page_size=page_size, salts=salts)
         if frames.bare:  # they do not say themselves that the WAL is still the one that was looked at
             header = self.header()
             if header is None or header.salts != salts:

@@ -8,6 +8,10 @@ number is bounded: when it is reached, every second mark goes, and a time become
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Observations:
@@ -35,6 +39,11 @@ class Observations:
         """Return when this frame was first seen to be committed, Unix ms."""
         number = bisect_left(self._frames, frame)
         return self._times_ms[number] if number < len(self._times_ms) else self._latest_ms
+
+    def times_ms(self, frames: Sequence[int]) -> list[int]:
+        """Return when each of these frames, in rising order, was first seen to be committed, Unix ms."""
+        first, last = self.time_ms(frames[0]), self.time_ms(frames[-1])
+        return [first] * len(frames) if first == last else [self.time_ms(frame) for frame in frames]
 
     def restart(self) -> None:
         """Forget the frame numbers: the WAL was reset. Time still never goes backwards."""

@@ -178,6 +178,48 @@ def test_wrong_commits_are_refused(commit_ms: int, pages: int, checksum: int) ->
     assert (encoder.transactions, encoder.checksum) == (1, 5)
 
 
+@given(_segments())
+def test_transactions_at_once(segment: tuple[SegmentHeader, list[Written], WALPosition]) -> None:
+    """Transactions closed in one call make the same object as one call for each."""
+    head, transactions, wal_end = segment
+    encoder = SegmentEncoder(head)
+    images = [image for transaction in transactions for image in transaction.images]
+    encoder.add_pages([pgno for pgno, _ in images], [image for _, image in images])
+    encoder.commit_all(
+        commit_ms=[transaction.commit_ms for transaction in transactions],
+        pages=[transaction.pages for transaction in transactions],
+        checksums=[transaction.checksum for transaction in transactions],
+        frames=[len(transaction.images) for transaction in transactions],
+    )
+    assert b"".join(encoder.finish(wal_end)) == encode(head, transactions, wal_end=wal_end)
+
+
+@pytest.mark.parametrize(
+    ("commit_ms", "pages", "checksum", "frames"),
+    [
+        ([9, 10], [1, 1], [0, 0], [0, 0]),
+        ([10, 9], [1, 1], [0, 0], [0, 0]),
+        ([10, 2**53], [1, 1], [0, 0], [0, 0]),
+        ([10, 10], [1, 0], [0, 0], [0, 0]),
+        ([10, 10], [2**32 - 1, 1], [0, 0], [0, 0]),
+        ([10, 10], [1, 1], [0, 2**64], [0, 0]),
+        ([10, 10], [1, 1], [-1, 0], [0, 0]),
+        ([10, 10], [1, 1], [0, 0], [1, 1]),
+        ([10, 10], [1, 1], [0, 0], [1, -1]),
+    ],
+)
+def test_wrong_transactions_are_refused_whole(
+    commit_ms: list[int], pages: list[int], checksum: list[int], frames: list[int]
+) -> None:
+    """One wrong number among many, or frames that were not added, is a ValueError, and none of them was closed."""
+    encoder = _opened()
+    encoder.commit(commit_ms=10, pages=1, checksum=5)
+    encoder.add_pages([1], [page(1)])
+    with pytest.raises(ValueError, match=r"commits|transactions|out of range"):
+        encoder.commit_all(commit_ms=commit_ms, pages=pages, checksums=checksum, frames=frames)
+    assert (encoder.transactions, encoder.checksum, encoder.last_ms) == (1, 5, 10)
+
+
 @pytest.mark.parametrize(
     "field",
     [

@@ -114,3 +114,11 @@ def test_memory_is_bounded_and_no_frame_left_without_a_time(looks: list[tuple[in
         assert bounded.time_ms(frames) == exact.time_ms(frames)
     distinct = {bounded.time_ms(frame) for frame in range(1, last + 1)}
     assert len(distinct) <= limit
+
+
+@given(LOOKS)
+def test_many_times_at_once(looks: list[tuple[int, int]]) -> None:
+    """Asked for many frames at once, each has the time it has alone."""
+    observations, marks = seen(looks)
+    frames = list(range(1, marks[-1][0] + 2))
+    assert observations.times_ms(frames) == [observations.time_ms(frame) for frame in frames]

@@ -36,3 +36,27 @@ def test_a_copy_is_independent() -> None:
     other = table.copy()
     other.write([1], [b"b" * PAGE])
     assert (other.commit(1) != before, table.checksum) == (True, before)
+
+
+@given(COMMITS)
+def test_transactions_at_once(commits: list[tuple[dict[int, int], int]]) -> None:
+    """Whole transactions in one call make the same states as one call for each, growing and shrinking."""
+    one_by_one, at_once = PageTable(PAGE), PageTable(PAGE)
+    pgnos, images, commit_pages = list[int](), list[bytes](), list[int]()
+    expected, firsts = list[int](), list[int]()
+    for written, size in commits:
+        pages = written or {1: 0}  # a commit has a frame
+        frames = [bytes([byte]) * PAGE for byte in pages.values()]
+        one_by_one.write(list(pages), frames)
+        expected.append(one_by_one.commit(size))
+        if 1 in pages:
+            firsts.append(one_by_one.first_hash)
+        pgnos += pages
+        images += frames
+        commit_pages += [0] * (len(frames) - 1) + [size]
+    assert at_once.write_transactions(pgnos, images, commit_pages) == (expected, firsts)
+    assert (at_once.checksum, at_once.pages, at_once.first_hash) == (
+        one_by_one.checksum,
+        one_by_one.pages,
+        one_by_one.first_hash,
+    )

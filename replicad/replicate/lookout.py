@@ -1,0 +1,128 @@
+"""When the next round over a WAL is worth its price.
+
+A round reads, and takes a thread: 0.3 ms. A glance looks at nothing but where the WAL ends, on the event loop: 10 µs,
+and ten times that to wake up for it. So the file system says when a WAL is written to, as long as that is seldom;
+glances tell how far it has come; and a round comes when something is to be sent, when much is unread, or when the pin
+has to move. Only where commits follow one another closely are glances taken in a fixed rhythm, unasked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from replicad.replicate.beat import PIN_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS
+from replicad.replicate.capture import Reached
+from replicad.replicate.following import wait_for
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from replicad.config.model import Settings
+    from replicad.host.clock import Clock
+    from replicad.host.watcher import Watch
+    from replicad.replicate.beat import Beat, Glance, Round
+    from replicad.replicate.following import Turn
+
+_LINGER_SECONDS = 0.1  # a WAL is written before it is committed; with an fsync between, events come that much early
+_FIRST_TICK_SECONDS = 0.0005  # behind an event, until what was written is committed; doubles
+_LONGEST_TICK_SECONDS = 0.016
+_BUSY_SECONDS = 0.01  # between two commits, at most, for events to cost more than a rhythm does
+_READ_BYTES = 4 << 20  # unread so far, a round is taken without further waiting: as much as is read at once
+_LEAD_SECONDS = 0.01  # before a segment is closed, so that the newest commits are in it
+
+
+class Sending(Protocol):
+    """When the next segment is sent, and whether one is under way: see `ShipLoop`."""
+
+    in_flight_ms: int | None
+
+    @property
+    def due_at(self) -> float:
+        """When the next one is to be sent, at the earliest: seconds, monotonic."""
+        ...
+
+
+class Lookout:
+    """Keeps watch between the rounds of one session."""
+
+    def __init__(  # noqa: PLR0913 - one of each
+        self,
+        turn: Turn,
+        beat: Beat,
+        sending: Sending,
+        settings: Settings,
+        clock: Clock,
+        *,
+        watch: Watch,
+        nudge: asyncio.Event,
+    ) -> None:
+        """`watch` sets `nudge`; so may others, to have the database looked at now."""
+        self._clock = clock
+        self._safety_seconds = settings.safety_poll_interval_seconds
+        self._poll_seconds = settings.poll_interval_seconds
+        self._turn = turn
+        self._beat = beat
+        self._sending = sending
+        self._watch = watch
+        self._nudge = nudge
+        self._tick_seconds: float | None = None  # until the next glance; None: until the file system says something
+        self._news_at = float("-inf")
+        self._announced_at = float("-inf")  # by an event, and nothing was committed since
+
+    async def until_wanted(self, last: Round) -> None:
+        """Return when another round is wanted; `last` says what the last one found."""
+        began = now = self._clock.monotonic()
+        wanted_at = now + min(self._safety_seconds, last.pause_seconds or self._safety_seconds)
+        if last.reached is not Reached.END:  # there is no room; whoever makes some says so
+            await wait_for(self._nudge, wanted_at - now)
+            self._nudge.clear()
+            return
+        while now < wanted_at:
+            if self._nudge.is_set():
+                self._nudge.clear()
+                self._announced_at, self._tick_seconds = now, _FIRST_TICK_SECONDS
+            glance = self._glance()
+            if glance is None:
+                if now - self._announced_at < _LINGER_SECONDS:
+                    await wait_for(self._nudge, self._poll_seconds)
+                    return
+            elif glance.news:
+                if last.pause_seconds is None or self._is_due(glance, now, began):
+                    return
+                # No sooner than it has to be: there may be more by then.
+                limits = (
+                    began + PIN_INTERVAL_SECONDS,
+                    now + STILL_INTERVAL_SECONDS,
+                    self._sending.due_at - _LEAD_SECONDS,
+                )
+                wanted_at = min(limits)
+            self._set_tick(glance, now)
+            if self._tick_seconds is None and not self._watch.armed and self._watch.arm():
+                if glance is None:
+                    return
+                now = self._clock.monotonic()
+                continue  # one more glance, for what changed before the watch stood
+            pause = wanted_at - now
+            await wait_for(self._nudge, min(pause, pause if self._tick_seconds is None else self._tick_seconds))
+            now = self._clock.monotonic()
+
+    def _glance(self) -> Glance | None:
+        if self._turn.lock.locked() or not self._turn.reading.is_set():
+            return None
+        return self._beat.glance()
+
+    def _is_due(self, glance: Glance, now: float, began: float) -> bool:
+        """Return whether what is unread is to be read now."""
+        if glance.unread_bytes >= _READ_BYTES:
+            return True
+        ready = self._sending.in_flight_ms is None or now - began >= self._poll_seconds
+        return glance.unread_bytes > 0 and ready and self._sending.due_at - _LEAD_SECONDS <= now
+
+    def _set_tick(self, glance: Glance | None, now: float) -> None:
+        if glance is not None and glance.news:
+            busy = now - self._news_at < _BUSY_SECONDS
+            self._news_at, self._announced_at = now, float("-inf")
+            self._tick_seconds = self._poll_seconds if busy else None
+        elif self._tick_seconds is not None:
+            waiting = now - self._announced_at < _LINGER_SECONDS
+            self._tick_seconds = min(2 * self._tick_seconds, _LONGEST_TICK_SECONDS) if waiting else None
