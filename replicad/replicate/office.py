@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import (
     CreateUndecided,
+    DatabaseBusy,
     LocalDiffers,
     OwnedByAnother,
     ReplicadError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0
+_BUSY_SECONDS = 15.0  # with an application that was there first; one that is never done is said so after this
 _END_TIMEOUT_SECONDS = 5.0  # for end.json: an epoch that was not ended costs the successor a question, no data
 
 
@@ -174,13 +176,17 @@ class Office:
         return self.station.tools.clock.monotonic() + self.station.settings.boot_timeout_seconds
 
     async def _until_reached(self, step: Callable[[], Awaitable[T]], deadline: float) -> T:
+        busy_deadline = min(deadline, self.station.tools.clock.monotonic() + _BUSY_SECONDS)
         while True:
             try:
                 return await step()
-            except (StoreUnreachable, CreateUndecided) as error:
-                if self.station.tools.clock.monotonic() >= deadline:
+            except (StoreUnreachable, CreateUndecided, DatabaseBusy) as error:
+                busy = isinstance(error, DatabaseBusy)
+                if self.station.tools.clock.monotonic() >= (busy_deadline if busy else deadline):
                     raise
-                self.station.log.warning(events.STORE_UNREACHABLE, error=str(error))
+                self.station.log.warning(
+                    events.DATABASE_UNUSABLE if busy else events.STORE_UNREACHABLE, error=str(error)
+                )
                 await asyncio.sleep(_RETRY_SECONDS)
 
     @asynccontextmanager

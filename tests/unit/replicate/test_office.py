@@ -362,3 +362,18 @@ async def test_a_store_that_comes_back_in_time(stage: Stage) -> None:
         claim_key(Epoch(1)),
         start_key(Epoch(1)),
     }
+
+
+async def test_an_application_that_is_busy_at_the_start(stage: Stage) -> None:
+    """A start beside an application that holds its database for a while waits for it, and does not end.
+
+    Seen to fail: on a busy machine a restarted sidecar ended with an error, and was started again, for ever.
+    """
+    stage.flags |= {"boot_timeout": "1m"}
+    stage.insert(1)
+    stage.connection.pragma("locking_mode", "exclusive")
+    stage.insert(2)
+    booting = asyncio.create_task(stage.boot())
+    await wait_until_async(lambda: bool(stage.found("database_unusable")), 30)
+    stage.close()
+    assert not (await booting).booted.first_start
