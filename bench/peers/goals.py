@@ -102,7 +102,8 @@ def _restore(found: Found) -> Iterator[Goal]:
 
 
 def _quiet(found: Found) -> Iterator[Goal]:
-    yield _count("idle requests an hour", found.value("idle", "idle", "requests", REPLICAD.name))
+    others = found.value("idle", "idle", "but for handover", REPLICAD.name)
+    yield _count("idle requests an hour, without handover polling", others)
     for case in ("100 KiB", "100 MiB", "1 GiB"):
         what = f"redeploy onto an empty disk: database bytes uploaded, {case}"
         yield _count(what, found.value("boot", case, "redeploy: database bytes uploaded", REPLICAD.name))

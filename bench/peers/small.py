@@ -52,6 +52,8 @@ def _idle(attached: Attached, began: float, cpu: float, seconds: float) -> Itera
     yield Row(case="idle", peer=name, figure="peak memory", value=peak_bytes(attached.pid) / 1e6, unit="MB")
     each_hour = _HOUR / seconds
     yield Row(case="idle", peer=name, figure="requests", value=len(requests) * each_hour, unit="/hour")
+    others = sum("/handover/" not in request.key for request in requests)
+    yield Row(case="idle", peer=name, figure="but for handover", value=others * each_hour, unit="/hour")
     for verb, count in wire.by_verb(requests).items():
         yield Row(case="idle", peer=name, figure=verb, value=count * each_hour, unit="/hour")
     bill = wire.dollars(requests) * each_hour * _MONTH_HOURS
