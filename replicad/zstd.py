@@ -15,6 +15,10 @@ from replicad.errors import Damaged
 MAX_RATIO = 32_768
 """No frame expands further: a zstd block of at least 4 stored bytes gives at most 128 KiB (RFC 8878)."""
 
+_BLOCK_HEAD_BYTES = 3
+_REPEATS = 1  # the type of a block that is one byte, as often as its size says
+_CHECKSUM_BYTES = 4
+
 
 class _PerThread(threading.local):
     """Contexts are costly to make and not safe to share: each thread keeps its own."""
@@ -58,3 +62,36 @@ def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: 
         return _contexts.decompressor.decompress(stored, max_output_size=raw_bytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
+
+
+def decompress_into(buffer: memoryview, stored: bytes | memoryview, *, what: str, where: str) -> None:
+    """Fill the buffer, all of it, with the content of the one frame in `stored`.
+
+    For many frames of one size after another: memory that is given back and asked for again with each of them costs
+    as much as half the unpacking.
+
+    Raises:
+        Damaged: not exactly one whole frame of that size; `what` and `where` name it in the message.
+    """
+    try:
+        size = zstandard.frame_content_size(stored)
+        if size != len(buffer):
+            found = f"{size} bytes in {len(stored)}"
+            raise Damaged(what=what, where=f"{where}, content size", expected=f"{len(buffer)} bytes", found=found)
+        with _contexts.decompressor.stream_reader(stored) as reader:
+            filled = reader.readinto(buffer)
+        if filled != len(buffer) or _frame_bytes(stored) != len(stored):
+            expected = f"{len(buffer)} bytes from one frame"
+            raise Damaged(what=what, where=where, expected=expected, found=f"{filled} bytes, or more behind the frame")
+    except zstandard.ZstdError as error:
+        raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
+
+
+def _frame_bytes(stored: bytes | memoryview) -> int:
+    """Return how long the frame at the beginning is, by the heads of its blocks (RFC 8878, 3.1.1.2)."""
+    at, last = zstandard.frame_header_size(stored), False
+    while not last and at < len(stored):
+        head = int.from_bytes(stored[at : at + _BLOCK_HEAD_BYTES], "little")
+        last, repeats, size_bytes = bool(head & 1), head >> 1 & 3 == _REPEATS, head >> 3
+        at += _BLOCK_HEAD_BYTES + (1 if repeats else size_bytes)
+    return at + (_CHECKSUM_BYTES if zstandard.get_frame_parameters(stored).has_checksum else 0)

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sqlite3
+import sys
 import time
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench.peers import field, wire
 from bench.peers.field import BARE, LIMIT
 from bench.peers.figures import Row
-from bench.peers.measure import cpu_used, forget_peak, peak_bytes
+from bench.peers.measure import cpu_used, forget_peak, peak_bytes, run
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill, filler_rows
 from bench.peers.small import cost
 from bench.peers.work import noise_per_row, perform, write_back
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from bench.peers.peer import Peer, Site
 
 _RATE = 100e6  # bytes a second and connection: about what S3 gives
+_CONNECTIONS = 8  # our default
 _QUICK_BYTES = 64 * MIB
 _FULL_BYTES = 1 << 30
 _SETTLE_SECONDS = 2.5
@@ -92,6 +94,8 @@ def restore(scene: Scene) -> Iterator[Row]:
             used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
         yield from _updates(scene, attached, used, sent, work)
         yield from _restores(scene, peer, attached.site, base, {None: fingerprint(database), middle: halfway})
+        if peer is field.REPLICAD:
+            yield from _floor(scene, attached.site)
         shutil.rmtree(scene.store.root / attached.site.bucket)
         shutil.rmtree(database.parent)
 
@@ -161,6 +165,24 @@ def _restores(scene: Scene, peer: Peer, site: Site, base: Path, expected: dict[d
         yield Row(case=case, peer=peer.name, figure="requests", value=len(requests))
         yield Row(case=case, peer=peer.name, figure="exact", value=float(right))
         shutil.rmtree(output.parent)
+
+
+def _floor(scene: Scene, site: Site) -> Iterator[Row]:
+    """Yield how long the least that our restore can do takes: fetch its objects, unpack them, write them, fsync."""
+    folder = scene.new_folder()
+    bucket = scene.store.root / site.bucket
+    keys = folder / "keys"
+    keys.write_text("\n".join(str(path.relative_to(bucket)) for path in sorted(bucket.rglob("*")) if path.is_file()))
+    for figure, output in (("seconds", [str(folder / "copy.db")]), ("only fetching", [])):
+        write_back()
+        with scene.wire(delay_ms=20.0, bytes_per_second=_RATE) as far:
+            command = [sys.executable, "-m", "bench.peers.floor", far.endpoint, site.bucket, "us-east-1"]
+            command += [str(_CONNECTIONS), str(keys), *output]
+            found = run(command, site.environment(), log=folder / "floor.log")
+        yield Row(case="end, 20 ms", peer=LIMIT, figure=figure, value=found.seconds, unit="s")
+        if output:
+            yield Row(case="end, 20 ms", peer=LIMIT, figure="CPU", value=found.cpu, unit="s")
+    shutil.rmtree(folder)
 
 
 def fingerprint(database: Path) -> str:

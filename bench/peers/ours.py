@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.peers.peer import Command, Site
+from bench.process import installed
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
+
+_COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": installed({})["PYTHONPYCACHEPREFIX"]}
+"""As an installed package is started: with its bytecode compiled, whatever this environment says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +45,21 @@ class Replicad:
 
     def replicate(self, site: Site) -> Command:
         """Run as a sidecar."""
-        return Command(argv=[*_program("run"), *_where(site), *self.flags, "--log-format", "json"])
+        return Command(
+            argv=[*_program("run"), *_where(site), *self.flags, "--log-format", "json"], environment=_COMPILED
+        )
 
     def restore(self, site: Site, output: Path, at: datetime | None = None) -> Command:
         """Restore over what is there, which may be reused."""
         when = [] if at is None else ["--at", at.isoformat(timespec="milliseconds")]
-        return Command(argv=[*_program("restore"), *_where(site), "--json", "--force", "--output", str(output), *when])
+        flags = ["--json", "--force", "--output", str(output), *when]
+        return Command(argv=[*_program("restore"), *_where(site), *flags], environment=_COMPILED)
 
     def boot(self, site: Site, application: str) -> Command:
         """Put it in front."""
-        return Command(argv=[*_program("run"), *_where(site), *self.flags, "--", *shlex.split(application)])
+        return Command(
+            argv=[*_program("run"), *_where(site), *self.flags, "--", *shlex.split(application)], environment=_COMPILED
+        )
 
 
 def _program(command: str) -> list[str]:

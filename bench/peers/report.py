@@ -61,7 +61,8 @@ _METHOD = """\
 - *limit* is no tool. For bytes it is the noise in the rows (a third of them), which no compressor gets below that
   does not remember rows of many megabytes before: no page, no checksum, no head of a request is counted. For the lag
   it is what the median commit waits when there is one PUT a second, as all send at their defaults. For a restore it is
-  reading the same objects by the same requests and writing as many bytes to the disk, with nothing in between.
+  reading the same objects by the same requests, unpacking them, and writing them to the disk past the page cache,
+  without a plan, an order or a proof; *only fetching* is that without unpacking and writing.
 - Not run: 10 GiB (time; the disk would allow it).
 """
 

@@ -29,7 +29,7 @@ async def open_replica(
     Raises:
         ReplicadError: the URL is wrong, or there are no usable credentials.
     """
-    store = await open_store(database.replica, settings.store_options(concurrency=concurrency))
+    store = await open_store(database.replica, settings.store_options(concurrency=concurrency), only_to_read=True)
     try:
         yield PrefixedStore(store, f"{database.name}/")
     finally:

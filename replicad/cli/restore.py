@@ -12,6 +12,7 @@ import click
 from replicad.cli.flags import command
 from replicad.config import Section
 from replicad.errors import UsageError
+from replicad.host.allocator import give_back_large_blocks
 
 if TYPE_CHECKING:
     from replicad.cli.invocation import Invocation
@@ -80,6 +81,7 @@ def restore(invocation: Invocation, *, at: str | None, txid: int | None, output:
     invocation.start_logging(answers_itself=True)
     # Nearly all that is made while modules load stays: looking for garbage in it is a tenth of the start-up time.
     gc.disable()
+    give_back_large_blocks()
     # Imported here: `replicad restore --help` needs neither store nor segments.
     from replicad.cli.restoring import Order, carry_out  # noqa: PLC0415
 

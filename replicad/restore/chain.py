@@ -8,6 +8,7 @@ or foreign is found out here, a broken one by its own hashes.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from replicad.segment import read_block
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from replicad.plan.restore import PlannedSegment
     from replicad.restore.preparation import Preparation
@@ -29,19 +30,37 @@ _AHEAD = 16  # segments opened before their turn
 _RANGE_BYTES = 4 << 20  # stored bytes of neighbouring blocks fetched in one request
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Segments that follow one another, and the state that the oldest one continues from."""
+
+    base: str  # what that state was found in, for messages
+    state: State
+    parts: Sequence[PlannedSegment]  # oldest first
+    opened: Mapping[str, OpenSegment]  # those that were read already, by their key
+
+
 class Chain:
     """The segments of one attempt.
 
     Args:
         workshop: what the parts of the attempt share.
         prepared: the plan, its manifest, which the oldest segment has to fit, and its newest segment.
+        way: the segments that lead on from a state which is not the manifest's; None: all of the plan.
     """
 
-    def __init__(self, workshop: Workshop, prepared: Preparation) -> None:
+    def __init__(self, workshop: Workshop, prepared: Preparation, way: Way | None = None) -> None:
         self._workshop = workshop
         self._plan = prepared.plan
         self._manifest = prepared.manifest
         self._newest = prepared.newest
+        position = prepared.manifest.position
+        self._way = way or Way(
+            base=prepared.plan.manifest.name,
+            state=State(position.checksum, position.pages),
+            parts=prepared.plan.segments,
+            opened={},
+        )
 
     async def apply(self, group: asyncio.TaskGroup) -> None:
         """Settle every page that a segment holds; what is still being written when this returns is in the group.
@@ -50,7 +69,7 @@ class Chain:
             Unusable: an object of the plan cannot be used.
             ReplicadError: the store or the disk failed.
         """
-        parts = deque(reversed(self._plan.segments))
+        parts = deque(reversed(self._way.parts))
         opening: deque[tuple[PlannedSegment, asyncio.Task[tuple[OpenSegment, int]]]] = deque()
         newer: tuple[str, State] | None = None
         while parts or opening:
@@ -66,13 +85,14 @@ class Chain:
                 self._workshop.ahead.give_back(held_bytes)
             else:
                 await self._place_whole(group, part, opened, held_bytes)
-        position = self._manifest.position
-        _check_link(newer, self._plan.manifest.name, State(position.checksum, position.pages))
+        _check_link(newer, self._way.base, self._way.state)
 
     async def _open(self, part: PlannedSegment) -> tuple[OpenSegment, int]:
         """Return the segment, and how much memory it holds until its turn is over."""
         if self._newest is not None and part.stored == self._newest.segment:
             return self._newest, 0
+        if (known := self._way.opened.get(part.name)) is not None:
+            return known, 0
         held_bytes = await self._workshop.ahead.take(index_bytes(part.stored))
         with suspected(part.name):
             opened = await open_segment(self._workshop.fetch, part.stored, database_id=self._plan.line.database_id)
@@ -141,6 +161,7 @@ class Chain:
             stored = view[block.offset - offset : block.offset - offset + block.stored_bytes]
             raw = read_block(opened.index, number, stored, what=opened.segment.name)
             self._workshop.image.write_frames(frames, raw, block.first_frame)
+            self._workshop.proof.written(pgno for pgno, _ in frames)
 
 
 def _check_link(newer: tuple[str, State] | None, older: str, found: State) -> None:

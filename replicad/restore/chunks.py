@@ -10,6 +10,8 @@ tells of damage are the names compared, in another attempt, to find out where.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,6 @@ from replicad.restore.faults import suspected
 from replicad.snapshot import decompress_chunk
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping
 
     from replicad.errors import ReplicadError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from replicad.restore.workshop import Workshop
     from replicad.snapshot import Chunk
 
+_WAITING = 1  # chunks that were fetched and wait for a thread
 _GLANCE_BYTES = 64  # enough to see that most chunks are not zeros
 
 
@@ -57,6 +59,9 @@ class Chunks:
         self._old = old
         self._unusable = unusable
         self._verify = verify
+        self._buffers = threading.local()
+        # bodies that wait for a thread hold memory, and are of no use: a few more than are on their way
+        self._room = asyncio.Semaphore(workshop.fetch.concurrency + _WAITING)
         self._chunk_bytes = self._manifest.chunk_pages * self._manifest.page_size
 
     async def apply(self, group: asyncio.TaskGroup) -> None:
@@ -67,7 +72,8 @@ class Chunks:
         """
         work = self._workshop.work
         for chunk, numbers in self._needed().items():
-            taken_bytes = await work.take(2 * chunk.stored_bytes + chunk.raw_bytes)
+            await self._room.acquire()
+            taken_bytes = await work.take(chunk.stored_bytes + chunk.raw_bytes)
             group.create_task(self._settle(chunk, numbers, taken_bytes))
 
     def _needed(self) -> dict[Chunk, list[int]]:
@@ -88,6 +94,7 @@ class Chunks:
         else:
             await self._fetch(chunk, numbers)
         workshop.work.give_back(taken_bytes)
+        self._room.release()
         workshop.progress.advanced(chunk.stored_bytes * len(numbers))
 
     async def _fetch(self, chunk: Chunk, numbers: list[int]) -> None:
@@ -99,17 +106,26 @@ class Chunks:
     def _reuse(self, chunk: Chunk, numbers: list[int]) -> bool:
         raw = self._old.chunk(chunk.name, chunk.raw_bytes, (number * self._chunk_bytes for number in numbers))
         if raw is not None:
-            self._write(raw, numbers)
+            self._write(memoryview(raw), numbers)
         return raw is not None
 
     def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes) -> None:
         if self._verify:
             raw = decompress_chunk(stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key)
-        else:
-            raw = zstd.decompress(stored, raw_bytes=chunk.raw_bytes, what=chunk.key, where="zstd frame")
-        self._write(raw, numbers)
+            self._write(memoryview(raw), numbers)
+            return
+        buffer = self._buffer()[: chunk.raw_bytes]
+        zstd.decompress_into(buffer, stored, what=chunk.key, where="zstd frame")
+        self._write(buffer, numbers)
 
-    def _write(self, raw: bytes, numbers: list[int]) -> None:
+    def _buffer(self) -> memoryview:
+        """Return this thread's room for a chunk."""
+        found: memoryview | None = getattr(self._buffers, "view", None)
+        if found is None:
+            found = self._buffers.view = memoryview(bytearray(self._chunk_bytes))
+        return found
+
+    def _write(self, raw: memoryview, numbers: list[int]) -> None:
         """Write the unsettled pages of a chunk to its places in the image, and read them back. Runs in a thread."""
         if _is_zeros(raw):
             return  # the file is made of zeros already: a hole costs neither time nor room
@@ -118,9 +134,9 @@ class Chunks:
             first = number * pages
             runs = list(self._workshop.settled.runs(first, pages))
             self._workshop.image.write_runs(first, raw, runs)
-            self._workshop.proof.take(first, pages, runs)
-            self._workshop.image.finished(runs)
+            whole = self._workshop.proof.take(first, pages, runs)
+            self._workshop.image.finished([(first, pages)] if whole else runs)
 
 
-def _is_zeros(raw: bytes) -> bool:
+def _is_zeros(raw: memoryview) -> bool:
     return not any(raw[:_GLANCE_BYTES]) and raw == bytes(len(raw))

@@ -27,6 +27,7 @@ class Fetch:
 
     def __init__(self, store: ObjectStore, threads: Threads, *, concurrency: int) -> None:
         self.threads = threads
+        self.concurrency = concurrency
         self.requests = 0
         self.fetched_bytes = 0
         self._store = store

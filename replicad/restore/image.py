@@ -72,12 +72,26 @@ class Image:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
             os.ftruncate(self._descriptor, self.size_bytes)
 
+    def adopt(self, descriptor: int) -> None:
+        """Take a database that stands already instead of a new file, and make it as long as this image.
+
+        Whoever opened the descriptor closes it.
+
+        Raises:
+            NoSpace: the disk is full.
+            FileUnusable: it cannot be made longer.
+        """
+        self._descriptor = descriptor
+        with self._problems("made longer"):
+            if os.fstat(descriptor).st_size < self.size_bytes:
+                os.ftruncate(descriptor, self.size_bytes)
+
     @property
     def pages(self) -> int:
         """Size of the database in pages."""
         return self.size_bytes // self.page_size
 
-    def write_runs(self, first: int, images: bytes, runs: Iterable[tuple[int, int]]) -> None:
+    def write_runs(self, first: int, images: bytes | memoryview, runs: Iterable[tuple[int, int]]) -> None:
         """Write some of the page images in a row, the first one of which is that of page `first` (0-based).
 
         Args:

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 from replicad.errors import FileUnusable, TargetBusy, TargetExists
 from replicad.host.files import fsync_directory
 from replicad.restore.image import disk_error
+from replicad.restore.journal import is_ours, journal_path
 from replicad.restore.old_file import is_in_use
+from replicad.restore.standing import roll_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COMPANIONS = ("-wal", "-shm", "-journal", "-replicad")
@@ -64,18 +66,25 @@ class Place:
         self._temporaries: list[Path] = []
 
     def take(self) -> None:
-        """Lock it against other restores, making its folder when that is missing, and remove what killed ones left.
+        """Lock it against other restores, making its folder when that is missing, and undo what killed ones left.
+
+        Safe to repeat.
 
         Raises:
             TargetBusy: another restore into it is under way, or the database there is open.
-            FileUnusable: the folder cannot be used.
+            FileUnusable: the folder cannot be used, or SQLite cannot put back what a killed restore had changed.
         """
+        if self._lock >= 0:
+            return
         with _problems(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._acquire()
         self._refuse_busy()
         with _problems(self.target):
             self._remove_leftovers()
+            unfinished = is_ours(journal_path(self.target))
+        if unfinished:
+            roll_back(self.target)
 
     def temporary(self) -> Path:
         """Return a new name for the file in which the database is put together."""
@@ -107,6 +116,29 @@ class Place:
                 _undo(moved)
                 raise
         fsync_directory(self.target.parent)
+        return tuple(new for _, new in moved)
+
+    def keep(self, commit: Callable[[], None], *, now_ms: int) -> tuple[Path, ...]:
+        """Have the file that stands there become the new database; return the new names of what was moved aside.
+
+        Args:
+            commit: makes it that, in one step.
+            now_ms: for the names.
+
+        Raises:
+            FileUnusable: a name could not be changed; what was moved aside is moved back.
+        """
+        moved: list[tuple[Path, Path]] = []
+        with _problems(self.target):
+            try:
+                for old, new in self._companions(self._free_name(now_ms)):
+                    if old != journal_path(self.target):
+                        old.rename(new)
+                        moved.append((old, new))
+                commit()
+            except BaseException:
+                _undo(moved)
+                raise
         return tuple(new for _, new in moved)
 
     def release(self) -> None:

@@ -11,7 +11,9 @@ from replicad.observe import events
 from replicad.plan.line import line_of_history
 from replicad.plan.restore import RestorePlan, plan_restore
 from replicad.plan.target import AtTXID
+from replicad.restore.faults import Unusable
 from replicad.restore.history import read_history
+from replicad.restore.preparation import prepare
 from replicad.restore.segments import open_segment
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from replicad.plan.line import Line
     from replicad.plan.target import CommitTimes, Target
     from replicad.position import TXID, Epoch
-    from replicad.restore.faults import Unusable
     from replicad.restore.fetch import Fetch
+    from replicad.restore.preparation import Preparation
     from replicad.store.protocol import ObjectStore
 
 MAX_PLANS = 16
@@ -107,6 +109,19 @@ class Planner:
     def _note(self, name: str, error: ReplicadError) -> None:
         self.unusable.add(name)
         _log.warning(events.OBJECT_UNUSABLE, key=name, found=_brief(error))
+
+
+async def prepare_around(fetch: Fetch, planner: Planner, plan: RestorePlan) -> Preparation:
+    """Prepare the plan, or the first of those around its faults that can be prepared.
+
+    Raises:
+        ReplicadError: there is none, or the store failed.
+    """
+    while True:
+        try:
+            return await prepare(fetch, plan)
+        except Unusable as fault:
+            plan = await planner.another(plan.txid, fault)
 
 
 def _brief(error: ReplicadError) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged
+from replicad.plan.target import format_ms
 from replicad.position import Position
 from replicad.restore.faults import suspected
 from replicad.restore.request import Estimate
@@ -40,6 +41,15 @@ class Preparation:
     def total_bytes(self) -> int:
         """The most that is fetched for segments and chunks."""
         return self.plan.log_bytes + self.manifest.stored_bytes
+
+    def described(self) -> dict[str, object]:
+        """Return where in the history this is, for the log."""
+        return {
+            "epoch": self.position.epoch,
+            "txid": self.position.txid,
+            "committed_at": format_ms(self.commit_ms),
+            "database_bytes": self.database_bytes,
+        }
 
     def estimate(self, target: Target) -> Estimate:
         """Return what carrying the plan out takes at most."""

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from replicad.restore.image import Image
     from replicad.wal.pagetable import PageTable
 
-_PIECE_BYTES = 1 << 20  # a multiple of every page size
+_PIECE_BYTES = 256 << 10  # a multiple of every page size, and still in the processor's cache when it is hashed
+_UNWRITTEN, _COUNTED, _WRITTEN = 0, 1, 2  # nobody wrote the page yet; it was read back, or never is; it waits for that
+_UNWRITTEN_MARK, _COUNTED_MARK, _WRITTEN_MARK = (bytes([mark]) for mark in (_UNWRITTEN, _COUNTED, _WRITTEN))
+_SPARSE = 4  # fewer than one page in so many: each is read by itself
 _STEPS = 100_000  # of SQLite's virtual machine between two looks at whether to stop
 _MAX_PROBLEMS = 3  # quoted in a message
 
@@ -75,34 +78,56 @@ class Proof:
         self._table = table
         self._checksum = 0
         self._adding = threading.Lock()
-        self._read = bytearray(image.pages)  # one byte a page: 1 when it was counted, or never is
+        self._pages = bytearray(image.pages)  # one byte a page: what became of it, see below
         lock = lock_page(image.page_size)
         if lock <= image.pages:
-            self._read[lock - 1] = 1
+            self._pages[lock - 1] = _COUNTED
         size = image.page_size
         self._cuts = [slice(offset, offset + size) for offset in range(0, _PIECE_BYTES, size)]  # a buffer into pages
         self._buffers = threading.local()
 
-    def take(self, first: int, count: int, runs: Iterable[tuple[int, int]]) -> None:
-        """Read back some of the `count` pages from index `first` (0-based), which are written and stay as they are.
+    def presume(self, checksum: int, pages: int, without: Iterable[int]) -> None:
+        """Begin with pages that were read from this very file already, and have not been written to since.
+
+        Args:
+            checksum: what they add up to.
+            pages: their last one's number; the first one is 1.
+            without: the numbers of those that do not count yet.
+        """
+        self._checksum = checksum
+        self._pages[:pages] = _COUNTED_MARK * pages
+        lock = lock_page(self._image.page_size)
+        for pgno in without:
+            self._pages[pgno - 1] = _COUNTED if pgno == lock else _UNWRITTEN
+
+    def written(self, pgnos: Iterable[int]) -> None:
+        """Take note of pages that are written and stay as they are; they are read back with their neighbours."""
+        pages = self._pages
+        for pgno in pgnos:
+            if pages[pgno - 1] == _UNWRITTEN:
+                pages[pgno - 1] = _WRITTEN
+
+    def take(self, first: int, count: int, runs: Iterable[tuple[int, int]]) -> bool:
+        """Read back what is written among the `count` pages from index `first` (0-based).
 
         Args:
             first: index of the first page.
-            count: how many pages `runs` are among.
-            runs: (index, count) of pages in a row.
+            count: how many pages are looked at.
+            runs: (index, count) of pages in a row that are written now, and stay as they are.
+
+        Returns:
+            Whether all of them have been read back now.
 
         Raises:
             ProofFailed: the file has become shorter.
             FileUnusable: it cannot be read.
         """
-        read = bytearray(b"\1") * count
-        rows = [(index, index + n) for index, n in runs]
-        for begin, end in rows:
-            read[begin - first : end - first] = self._read[begin:end]
-        for begin in range(0, count, len(self._cuts)):
-            self._take_piece(read, first, begin)
-        for begin, end in rows:
-            self._read[begin:end] = b"\1" * (end - begin)
+        for index, n in runs:
+            self._pages[index : index + n] = self._pages[index : index + n].replace(_UNWRITTEN_MARK, _WRITTEN_MARK)
+        stop = min(first + count, len(self._pages))
+        for begin in range(first, stop, len(self._cuts)):
+            self._take_piece(begin, min(begin + len(self._cuts), stop))
+        return self._pages.count(_COUNTED, first, stop) == stop - first
 
     def finish(self, stop: threading.Event) -> int:
         """Read back what is left, now that all is written; return the checksum of the state.
@@ -112,31 +137,49 @@ class Proof:
             FileUnusable: it cannot be read.
             Interrupted: the event was set.
         """
-        for begin in range(0, self._image.pages, len(self._cuts)):
+        self._pages = self._pages.replace(_UNWRITTEN_MARK, _WRITTEN_MARK)  # holes: zeros count as well
+        begin = self._pages.find(_WRITTEN)
+        while begin >= 0:
             if stop.is_set():
                 raise Interrupted
-            self._take_piece(self._read, 0, begin)
+            end = min(begin + len(self._cuts), len(self._pages))
+            self._take_piece(begin, end)
+            begin = self._pages.find(_WRITTEN, end)
         return self._checksum if self._table is None else self._table.commit(self._image.pages)
 
-    def _take_piece(self, read: bytearray, first: int, begin: int) -> None:
-        """Read back the pages of one buffer that are 0 in `read`, from its index `begin`; page `first` is its first."""
-        stop = begin + len(self._cuts)
-        begin, end = read.find(0, begin, stop), read.rfind(0, begin, stop) + 1
-        if begin < 0:
+    def _take_piece(self, begin: int, end: int) -> None:
+        """Read back the pages from index `begin` to `end`, no more than one buffer has, that are written by now."""
+        marks = bytes(self._pages[begin:end])  # other threads write pages, and say so, at any time
+        count = marks.count(_WRITTEN)
+        first, last = marks.find(_WRITTEN), marks.rfind(_WRITTEN) + 1
+        if count * _SPARSE >= last - first:
+            self._take_span(begin + first, marks[first:last])
             return
+        while first >= 0:  # few, far apart: what lies between them is not read
+            last = first + 1
+            while marks.startswith(_WRITTEN_MARK, last):
+                last += 1
+            self._take_span(begin + first, marks[first:last])
+            first = marks.find(_WRITTEN, last)
+
+    def _take_span(self, begin: int, marks: bytes) -> None:
+        """Read back pages in a row, and count those that are marked."""
         size = self._image.page_size
-        offset, view = (first + begin) * size, self._buffer()[: (end - begin) * size]
+        offset, view = begin * size, self._buffer()[: len(marks) * size]
         if (found := self._image.read(offset, view)) < len(view):
             raise ProofFailed(what=self._image.path, check=f"bytes at {offset}", expected=len(view), found=found)
-        indexes: Sequence[int] = range(end - begin)
-        if read.find(1, begin, end) >= 0:
-            indexes = [index for index in indexes if not read[begin + index]]
-        pgno = first + begin + 1
-        self._add([pgno + index for index in indexes], [view[self._cuts[index]] for index in indexes])
+        indexes: Sequence[int] = range(len(marks))
+        if marks.count(_WRITTEN) < len(marks):
+            indexes = [index for index in indexes if marks[index] == _WRITTEN]
+            for index in indexes:
+                self._pages[begin + index] = _COUNTED
+        else:
+            self._pages[begin : begin + len(marks)] = _COUNTED_MARK * len(marks)
+        self._add([begin + 1 + index for index in indexes], [view[self._cuts[index]] for index in indexes])
 
     def _add(self, pgnos: Sequence[int], images: Sequence[memoryview]) -> None:
         if self._table is None:
-            checksum = reduce(xor, map(xxhash.xxh3_64_intdigest, images, pgnos))
+            checksum = reduce(xor, map(xxhash.xxh3_64_intdigest, images, pgnos), 0)
             with self._adding:
                 self._checksum ^= checksum
         else:

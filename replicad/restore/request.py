@@ -96,6 +96,7 @@ class Restored:
     seconds: float
     moved_aside: tuple[Path, ...]  # under their new names
     unusable: tuple[str, ...]  # keys of objects that were found damaged or gone, and that another way led around
+    in_place: bool = False  # the file that was there became this one, by the pages that differ
     page_table: PageTable | None = None  # when it was asked for
 
     @property

@@ -6,6 +6,7 @@ nothing else is left.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,19 +17,19 @@ from replicad.errors import ProofFailed, ReplicadError
 from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
 from replicad.observe import events
-from replicad.plan.target import format_ms
 from replicad.restore.chain import Chain
 from replicad.restore.chunks import Chunks
 from replicad.restore.faults import Unusable
 from replicad.restore.fetch import Fetch
+from replicad.restore.forward import Forward, add_all
 from replicad.restore.image import Image
 from replicad.restore.old_file import OldFile
 from replicad.restore.place import Place, resolve_target
-from replicad.restore.planning import Planner
-from replicad.restore.preparation import prepare
+from replicad.restore.planning import Planner, prepare_around
 from replicad.restore.progress import Silent
 from replicad.restore.prove import Proof, ask_sqlite, interruptible
 from replicad.restore.request import Integrity, Restored
+from replicad.restore.standing import Standing
 from replicad.restore.together import task_group
 from replicad.restore.workshop import Workshop
 from replicad.wal.pagetable import PageTable
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicad.host.clock import Clock
-    from replicad.plan.restore import RestorePlan
     from replicad.restore.preparation import Preparation
     from replicad.restore.progress import Progress
     from replicad.restore.request import Estimate, RestoreRequest
@@ -95,29 +95,20 @@ async def estimate(store: ObjectStore, request: RestoreRequest) -> Estimate:
     try:
         fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
         planner = Planner(store, fetch, request.target, request.epoch)
-        prepared = await _prepare(fetch, planner, await planner.first())
+        prepared = await prepare_around(fetch, planner, await planner.first())
         return prepared.estimate(request.target)
     finally:
         await threads.close()
 
 
-async def _prepare(fetch: Fetch, planner: Planner, plan: RestorePlan) -> Preparation:
-    """Prepare the plan, or the first of those around its faults that can be prepared."""
-    while True:
-        try:
-            return await prepare(fetch, plan)
-        except Unusable as fault:
-            plan = await planner.another(plan.txid, fault)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Built:
-    """A proven, synced file under its temporary name."""
+    """A proven, synced file that is not in place yet."""
 
-    image: Image
     prepared: Preparation
     reused_bytes: int
-    table: PageTable | None
+    image: Image | None  # under its temporary name; None: the file at the target itself
+    table: PageTable | None = None
 
 
 class _Restore:
@@ -137,40 +128,83 @@ class _Restore:
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
         self._planner = Planner(store, self._fetch, request.target, request.epoch)
         self._verify = False  # whether chunks are compared with their names before the whole is proven
-        self._to_close: list[OldFile | Image] = []
+        self._to_close: list[OldFile | Image | Standing] = []
 
     async def run(self) -> Restored:
         began = self._clock.monotonic()
         target = await self._threads.run(resolve_target, self._request.path, force=self._request.force)
-        prepared = await _prepare(self._fetch, self._planner, await self._planner.first())
-        _log.info(events.RESTORE_STARTED, path=str(target), **_place_in_history(prepared))
-        place = Place(target)
+        place, standing = Place(target), Standing(target)
+        self._to_close.append(standing)
         try:
+            forward = await self._threads.run(self._forward, place, standing)
+            prepared, stands = await self._prepare_beside(standing, forward)
+            _log.info(events.RESTORE_STARTED, path=str(target), **prepared.described())
             await self._threads.run(place.take)
-            built = await self._build_beside(place, prepared)
-            moved = await self._threads.run(self._put, place, built)
+            built = await self._go_forward(standing, forward, prepared) if forward and stands else None
+            if built is None:
+                await self._threads.run(standing.close)
+                forward = None  # with the segments that it has opened
+                built = await self._build_beside(place, prepared)
+            moved = await self._threads.run(self._put, place, standing, built)
         finally:
             await self._threads.run(self._clean_up, place)
         restored = self._answer(target, built, moved, self._clock.monotonic() - began)
         _log.info(
             events.RESTORED,
             path=str(target),
-            **_place_in_history(built.prepared),
+            **built.prepared.described(),
             fetched_bytes=restored.fetched_bytes,
             reused_bytes=restored.reused_bytes,
+            in_place=restored.in_place,
             seconds=round(restored.seconds, 3),
         )
         return restored
 
-    def _put(self, place: Place, built: _Built) -> tuple[Path, ...]:
+    def _forward(self, place: Place, standing: Standing) -> Forward | None:
+        """Take what stands at the target, when it may be changed where it stands."""
+        request = self._request
+        if not place.target.exists():
+            return None
+        place.take()
+        if request.keep_replaced or request.page_table or not standing.open():
+            return None
+        return Forward(standing, self._fetch, place, self._progress, memory_bytes=request.limits.memory_bytes)
+
+    async def _prepare_beside(self, standing: Standing, forward: Forward | None) -> tuple[Preparation, bool]:
+        """Plan, and read meanwhile what stands at the target; return whether it could be read."""
+        if forward is None:
+            return await prepare_around(self._fetch, self._planner, await self._planner.first()), False
+        async with task_group() as group:
+            adding = group.create_task(add_all(standing, self._threads))
+            prepared = await prepare_around(self._fetch, self._planner, await self._planner.first())
+            with suppress(Unusable):  # found again, told of and led around by the restore beside it
+                await forward.look_ahead(prepared)
+        return prepared, adding.result()
+
+    async def _go_forward(self, standing: Standing, forward: Forward, prepared: Preparation) -> _Built | None:
+        """Make the file at the target the one that is wanted, when it is an earlier state of it."""
+        try:
+            kept_bytes = await forward.run(prepared)
+        except Unusable:
+            return None  # likewise
+        if kept_bytes is None:
+            return None
+        await self._ask_sqlite(standing.path)
+        return _Built(prepared=prepared, reused_bytes=kept_bytes, image=None)
+
+    def _put(self, place: Place, standing: Standing, built: _Built) -> tuple[Path, ...]:
         """Put the file in place, with no descriptor of ours left on it. Runs in a thread."""
+        now_ms = self._clock.now_ms()
+        if built.image is None:
+            return place.keep(standing.commit, now_ms=now_ms)
         self._close_all()
-        keep, now_ms = self._request.keep_replaced, self._clock.now_ms()
-        return place.put(built.image.path, keep_replaced=keep, now_ms=now_ms)
+        return place.put(built.image.path, keep_replaced=self._request.keep_replaced, now_ms=now_ms)
 
     def _clean_up(self, place: Place) -> None:
-        self._close_all()
-        place.release()
+        try:
+            self._close_all()
+        finally:
+            place.release()
 
     def _close_all(self) -> None:
         while self._to_close:
@@ -193,7 +227,7 @@ class _Restore:
                     await self._threads.run(old.close)
                     continue
                 plan = await self._planner.another(prepared.plan.txid, fault)
-                prepared = await _prepare(self._fetch, self._planner, plan)
+                prepared = await prepare_around(self._fetch, self._planner, plan)
 
     async def _build(self, image: Image, prepared: Preparation, old: OldFile) -> _Built:
         """Put the database together by one plan, prove it and sync it."""
@@ -206,9 +240,12 @@ class _Restore:
             checksum = group.create_task(interruptible(self._threads, proof.finish))
             group.create_task(self._threads.run(image.sync))
         _compare(image, prepared, checksum.result())
-        if self._request.integrity is not Integrity.NONE:
-            await interruptible(self._threads, partial(ask_sqlite, image.path, self._request.integrity))
+        await self._ask_sqlite(image.path)
         return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, table=table)
+
+    async def _ask_sqlite(self, path: Path) -> None:
+        if self._request.integrity is not Integrity.NONE:
+            await interruptible(self._threads, partial(ask_sqlite, path, self._request.integrity))
 
     async def _assemble(self, image: Image, proof: Proof, prepared: Preparation, old: OldFile) -> int:
         """Write every page once; return how many bytes came from the old file."""
@@ -244,6 +281,7 @@ class _Restore:
             seconds=seconds,
             moved_aside=moved,
             unusable=(*sorted(self._planner.unusable), *sorted(self._planner.unusable_chunks)),
+            in_place=built.image is None,
             page_table=built.table,
         )
 
@@ -255,13 +293,3 @@ def _compare(image: Image, prepared: Preparation, checksum: int) -> None:
             what=image.path, check="checksum of the state", expected=f"{expected:016x}", found=f"{checksum:016x}"
         )
         raise Unusable(error, prepared.plan.manifest.name) from error
-
-
-def _place_in_history(prepared: Preparation) -> dict[str, object]:
-    position = prepared.position
-    return {
-        "epoch": position.epoch,
-        "txid": position.txid,
-        "committed_at": format_ms(prepared.commit_ms),
-        "database_bytes": prepared.database_bytes,
-    }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from replicad.restore.progress import Progress
     from replicad.restore.prove import Proof
 
-_AHEAD_SHARE = 4  # the part of the memory that segments opened ahead may take
+_AHEAD_SHARE = 8  # the part of the memory that segments opened ahead may take
 
 
 class Workshop:

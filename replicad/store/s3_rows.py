@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import IncompleteReadError
 
 from replicad.errors import StoreRefused
 from replicad.store.protocol import StoredObject
@@ -33,6 +32,36 @@ def rows_of(page: Mapping[str, Any], *, prefix: str, after: str, store: str) -> 
             yield StoredObject(key=key, size_bytes=size_bytes, modified_at=aware.astimezone(UTC))
 
 
+def parse_page(body: bytes, *, prefix: str, after: str, store: str) -> tuple[list[StoredObject], str]:
+    """Return the rows of one page of a listing, and how to ask for the next: "" when there is none.
+
+    Raises:
+        ValueError: it is not what S3 describes, or not in order.
+        StoreRefused: a row is not.
+    """
+    from xml.etree import ElementTree as ET  # noqa: PLC0415 - most of what runs lists nothing here
+
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - the SDK parses the same answers with it
+    except ET.ParseError as error:
+        raise ValueError(str(error)) from error
+    space = root.tag.rpartition("}")[0] + "}" if root.tag.startswith("{") else ""
+    goes_on = {"true": True, "false": False}.get(root.findtext(f"{space}IsTruncated", ""))
+    following = root.findtext(f"{space}NextContinuationToken", "") if goes_on else ""
+    if root.tag != f"{space}ListBucketResult" or goes_on is None or goes_on != bool(following):
+        raise ValueError(root.tag)
+    page = {
+        "Contents": [
+            {name: row.findtext(f"{space}{name}", "") for name in ("Key", "Size", "LastModified")}
+            for row in root.findall(f"{space}Contents")
+        ]
+    }
+    rows = list(rows_of(page, prefix=prefix, after=after, store=store))
+    if any(later.key <= earlier.key for earlier, later in pairwise(rows)):
+        raise ValueError("rows that are not in order")
+    return rows, following
+
+
 def cut_to_range(answer: Mapping[str, Any], body: bytes, *, start: int, stop: int | None) -> bytes:
     """Return the bytes [start, stop) of the object that an answer to GetObject came from.
 
@@ -42,6 +71,8 @@ def cut_to_range(answer: Mapping[str, Any], body: bytes, *, start: int, stop: in
     Raises:
         IncompleteReadError: botocore's: the body is shorter than was announced or asked for.
     """
+    from botocore.exceptions import IncompleteReadError  # noqa: PLC0415 - rows are read without the SDK, too
+
     announced = answer.get("ContentLength")
     if announced is not None and len(body) != announced:
         raise IncompleteReadError(actual_bytes=len(body), expected_bytes=announced)

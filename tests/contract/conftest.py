@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
     from replicad.store.protocol import ObjectStore
 
-STORES = ("memory", "directory", "moto-path", "moto-virtual", "google", "rclone", "versitygw")
+STORES = (
+    "memory",
+    "directory",
+    "moto-path",
+    "moto-virtual",
+    "google",
+    "rclone",
+    "versitygw",
+    "direct-moto",
+    "direct-versitygw",
+)
 LIARS = frozenset({"rclone"})
 """Stores that answer a conditional write with yes whatever is there."""
 
@@ -113,7 +123,7 @@ async def store(kind: str, servers: Servers, tmp_path: Path, _localhost_names: N
     await found.close()
 
 
-async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:
+async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:  # noqa: PLR0911 - one for each kind
     moto = servers.moto
     match kind:
         case "memory":
@@ -131,6 +141,10 @@ async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:
             return await _open_rclone(servers.rclone)
         case "versitygw":
             return await _open_versitygw(servers.versitygw)
+        case "direct-moto":
+            return await open_store(moto.new_bucket_url(), PATIENCE, only_to_read=True)
+        case "direct-versitygw":
+            return await _open_versitygw(servers.versitygw, only_to_read=True)
     raise AssertionError(kind)
 
 
@@ -146,7 +160,7 @@ async def _open_rclone(server: RcloneServer | None) -> ObjectStore:
     return await open_store(server.new_bucket_url(), credentials)
 
 
-async def _open_versitygw(server: VersitygwServer | None) -> ObjectStore:
+async def _open_versitygw(server: VersitygwServer | None, *, only_to_read: bool = False) -> ObjectStore:
     if server is None:
         pytest.skip(str(why_no_versitygw()))
     credentials = dataclasses.replace(
@@ -154,4 +168,4 @@ async def _open_versitygw(server: VersitygwServer | None) -> ObjectStore:
         access_key_id=versitygw_server.ACCESS_KEY_ID,
         secret_access_key=versitygw_server.SECRET_ACCESS_KEY,
     )
-    return await open_store(server.new_bucket_url(), credentials)
+    return await open_store(server.new_bucket_url(), credentials, only_to_read=only_to_read)

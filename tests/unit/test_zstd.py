@@ -47,6 +47,21 @@ def test_damaged(stored: bytes, where: str) -> None:
     """Anything but one whole frame of the expected size is damaged."""
     with pytest.raises(Damaged, match=where):
         zstd.decompress(stored, raw_bytes=100, what="x", where="y")
+    with pytest.raises(Damaged):
+        zstd.decompress_into(memoryview(bytearray(100)), stored, what="x", where="y")
+
+
+@given(raw=st.binary(min_size=1, max_size=5000), repeats=st.integers(1, 100), level=st.integers(1, 9))
+def test_a_buffer_is_filled(raw: bytes, repeats: int, level: int) -> None:
+    """What was packed fills a buffer of its size, whatever blocks the frame is made of; a byte behind it is damage."""
+    raw *= repeats
+    for checksum in (False, True):
+        stored = zstandard.ZstdCompressor(level=level, write_checksum=checksum).compress(raw)
+        buffer = bytearray(len(raw))
+        zstd.decompress_into(memoryview(buffer), stored, what="x", where="y")
+        assert buffer == raw
+        with pytest.raises(Damaged):
+            zstd.decompress_into(memoryview(buffer), stored + b"\0", what="x", where="y")
 
 
 @given(stored=st.binary(max_size=300), raw_bytes=st.integers(0, 1 << 62))
