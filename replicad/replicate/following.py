@@ -52,12 +52,17 @@ class Following:
 class Turn:
     """One thing at a time on a capture: every call of it in a thread, under one lock."""
 
-    def __init__(self, threads: Threads, capture: Capture) -> None:
+    def __init__(self, threads: Threads, capture: Capture, *, used: Callable[[], None]) -> None:
+        """`used` is called behind every call, before anybody else has a turn: what was read is counted at once.
+
+        Who asks what was committed and finds it read already must not be told of less.
+        """
         self.capture = capture
         self.lock = asyncio.Lock()
         self.reading = asyncio.Event()  # not set while the WAL is let go: nothing protects frames that were not read
         self.reading.set()
         self._threads = threads
+        self._used = used
 
     @asynccontextmanager
     async def while_reading(self) -> AsyncIterator[None]:
@@ -72,11 +77,14 @@ class Turn:
     async def take(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the capture, when it is its turn."""
         async with self.lock:
-            return await self._threads.run(function, *args, **kwargs)
+            return await self.within(function, *args, **kwargs)
 
     async def within(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the capture; the caller holds the lock."""
-        return await self._threads.run(function, *args, **kwargs)
+        try:
+            return await self._threads.run(function, *args, **kwargs)
+        finally:
+            self._used()
 
 
 async def record_state(following: Following, position: Position, wal: WALPosition) -> None:
