@@ -40,6 +40,10 @@ class DatabaseUnusable(ReplicadError):
     """{path} cannot be replicated: expected {expected}, found {found}. {hint}"""
 
 
+class DatabaseBusy(DatabaseUnusable):
+    """{path} cannot be replicated now: expected {expected}, found {found}. {hint}"""
+
+
 class DaemonUnreachable(ReplicadError):
     """No running replicad answers at the control socket {path} ({found}). Start `replicad run`, or give the
     socket of the one that runs with --control-socket."""

@@ -51,7 +51,7 @@ class ManifestKey:
     ms: int
 
     def __str__(self) -> str:
-        return f"{epoch_prefix(self.epoch)}snapshots/{self.txid:016x}-{self.ms}.json"
+        return f"{snapshots_prefix(self.epoch)}{self.txid:016x}-{self.ms}.json"
 
 
 def epoch_prefix(epoch: Epoch) -> str:
@@ -62,6 +62,11 @@ def epoch_prefix(epoch: Epoch) -> str:
 def log_prefix(epoch: Epoch) -> str:
     """Return the folder of the epoch's segments."""
     return f"{epoch_prefix(epoch)}log/"
+
+
+def snapshots_prefix(epoch: Epoch) -> str:
+    """Return the folder of the epoch's snapshot manifests."""
+    return f"{epoch_prefix(epoch)}snapshots/"
 
 
 def claim_key(epoch: Epoch) -> str:

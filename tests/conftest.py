@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ from hypothesis import settings
 import replicad
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from types import ModuleType
 
 PACKAGE = str(Path(replicad.__file__).parent)
+
+FIGURE = "figure"
+"""The name under which a report carries what its test has measured."""
 
 LEFTOVER_SECONDS = 3.0
 """How long a thread, process or task that is about to end is given to do so after the test."""
@@ -65,7 +69,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """List what was skipped and why, also when the command line asks for no report of it."""
+    """Show the figures that tests found; list what was skipped and why, also when no report of it was asked for."""
+    passed = terminalreporter.stats.get("passed", [])
+    figures = [str(text) for report in passed for name, text in report.user_properties if name == FIGURE]
+    if figures:
+        terminalreporter.section("measured")
+    for figure in figures:
+        terminalreporter.line(figure)
     asked_for = getattr(config.option, "reportchars", "")
     skipped = terminalreporter.stats.get("skipped", [])
     if not skipped or set(asked_for) & {"s", "a", "A"}:
@@ -74,6 +84,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for report in skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         terminalreporter.line(f"{report.nodeid}: {reason}")
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Take a figure that a test has found, as a line; the lines of all that passed are shown at the end."""
+    return partial(record_property, FIGURE)
 
 
 @pytest.fixture(autouse=True)

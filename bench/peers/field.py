@@ -31,6 +31,8 @@ BARE = "bare"
 
 LIMIT = "limit"
 """No tool: what none of them can do better than, as far as that can be told."""
+LIMIT_EAGER = "limit eager"
+"""Likewise, where a request for each commit costs nothing."""
 
 EVERYONE: tuple[Peer, ...] = (REPLICAD, EAGER, NEW, NEW_EAGER, OLD, OLD_EAGER, CRON, CRON_GZIP)
 NAMES = [peer.name for peer in EVERYONE]

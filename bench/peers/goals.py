@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.peers.field import BARE, CRON, CRON_GZIP, EAGER, LIMIT, NEW_EAGER, OLD_EAGER, OURS, REPLICAD
+from bench.peers.field import BARE, CRON, CRON_GZIP, EAGER, LIMIT, LIMIT_EAGER, NEW_EAGER, OLD_EAGER, OURS, REPLICAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bench.peers.record import Found
 
 _TUNED = {NEW_EAGER.name, OLD_EAGER.name}
-_NOT_OURS = {*OURS, BARE, LIMIT}
+_NOT_OURS = {*OURS, BARE, LIMIT, LIMIT_EAGER}
 _LEAST = 1e-9  # instead of a division by nothing
 
 
@@ -46,7 +46,7 @@ def _lag(found: Found) -> Iterator[Goal]:
         if not leave_out & _TUNED and not peers.keys() & _TUNED:
             continue  # the quick mode has no tuned peers
         mine = found.value("lag", "20/s", "lag without PUT p50", ours)
-        limit = found.value("lag", "20/s", "lag without PUT p50", LIMIT) if ours == REPLICAD.name else None
+        limit = found.value("lag", "20/s", "lag without PUT p50", LIMIT if ours == REPLICAD.name else LIMIT_EAGER)
         what = f"lag p50 at 20 commits/s, PUT taken off: {which}"
         yield _at_most(what, mine, _best(peers), 1 / 20, "ms", limit)
 
@@ -102,7 +102,8 @@ def _restore(found: Found) -> Iterator[Goal]:
 
 
 def _quiet(found: Found) -> Iterator[Goal]:
-    yield _count("idle requests an hour", found.value("idle", "idle", "requests", REPLICAD.name))
+    others = found.value("idle", "idle", "but for handover", REPLICAD.name)
+    yield _count("idle requests an hour, without handover polling", others)
     for case in ("100 KiB", "100 MiB", "1 GiB"):
         what = f"redeploy onto an empty disk: database bytes uploaded, {case}"
         yield _count(what, found.value("boot", case, "redeploy: database bytes uploaded", REPLICAD.name))

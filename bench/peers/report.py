@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.peers.field import BARE, LIMIT, NAMES
+from bench.peers.field import BARE, LIMIT, LIMIT_EAGER, NAMES
 from bench.peers.goals import Goal, goals
 from bench.peers.record import Found
 
@@ -60,7 +60,9 @@ _METHOD = """\
   Figures an hour are those of the time measured, multiplied; compare what it sends by *of it log*.
 - *limit* is no tool. For bytes it is the noise in the rows (a third of them), which no compressor gets below that
   does not remember rows of many megabytes before: no page, no checksum, no head of a request is counted. For the lag
-  it is what the median commit waits when there is one PUT a second, as all send at their defaults. For a restore it is
+  it is what the median commit waits when there is one PUT a second, as all send at their defaults; *limit eager*, where
+  a request for each costs nothing: a process that keeps a core busy looking at the WAL's size and sends a request
+  without a body (`bench/peers/wake.py`). For a restore it is
   reading the same objects by the same requests, unpacking them, and writing them to the disk past the page cache,
   without a plan, an order or a proof; *only fetching* is that without unpacking and writing.
 - Not run: 10 GiB (time; the disk would allow it).
@@ -119,7 +121,7 @@ def tables(run: Run) -> Iterator[str]:
     for case in dict.fromkeys(row["case"] for row in run.rows):
         rows = [row for row in run.rows if row["case"] == case]
         seen = {row["peer"] for row in rows}
-        peers = [peer for peer in (LIMIT, BARE, *NAMES) if peer in seen]
+        peers = [peer for peer in (LIMIT, LIMIT_EAGER, BARE, *NAMES) if peer in seen]
         yield f"| {case} | {' | '.join(peers)} |"
         yield f"|---|{'---:|' * len(peers)}"
         for figure, unit in dict.fromkeys((row["figure"], row["unit"]) for row in rows):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from bench.peers import field, wire
-from bench.peers.field import BARE, LIMIT
+from bench.peers.field import BARE, LIMIT, LIMIT_EAGER
 from bench.peers.figures import Row, lags, spread
 from bench.peers.measure import cpu_used, forget_peak, peak_bytes
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill
@@ -52,6 +54,8 @@ def _idle(attached: Attached, began: float, cpu: float, seconds: float) -> Itera
     yield Row(case="idle", peer=name, figure="peak memory", value=peak_bytes(attached.pid) / 1e6, unit="MB")
     each_hour = _HOUR / seconds
     yield Row(case="idle", peer=name, figure="requests", value=len(requests) * each_hour, unit="/hour")
+    others = sum("/handover/" not in request.key for request in requests)
+    yield Row(case="idle", peer=name, figure="but for handover", value=others * each_hour, unit="/hour")
     for verb, count in wire.by_verb(requests).items():
         yield Row(case="idle", peer=name, figure=verb, value=count * each_hour, unit="/hour")
     bill = wire.dollars(requests) * each_hour * _MONTH_HOURS
@@ -68,6 +72,7 @@ def lag(scene: Scene) -> Iterator[Row]:
     bare = perform(fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB), work)
     yield from spread("20/s", BARE, "commit", bare.latencies)
     yield from _limits("20/s", work)
+    yield from _least_lag(scene, work)
     for peer in field.present(peers):
         database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
         with scene.attached(peer, database, delay_ms=_DELAY_MS) as attached:
@@ -106,6 +111,21 @@ def _limits(case: str, work: dict[str, Any]) -> Iterator[Row]:
     waits = [number / work["rate"] for number in range(work["rate"])]
     yield Row(case=case, peer=LIMIT, figure="of it log", value=hourly, unit="MB/hour")
     yield Row(case=case, peer=LIMIT, figure="lag without PUT p50", value=statistics.median(waits) * 1e3, unit="ms")
+
+
+def _least_lag(scene: Scene, work: dict[str, Any]) -> Iterator[Row]:
+    """Yield after what time a process asks that has nothing else to do."""
+    database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
+    with scene.wire(delay_ms=_DELAY_MS) as wire_:
+        waiting = subprocess.Popen([sys.executable, "-m", "bench.peers.wake", f"{database}-wal", wire_.endpoint])
+        try:
+            began = time.monotonic()
+            commits = perform(database, work)
+            found = lags(commits, wire_.requests(began))
+        finally:
+            waiting.kill()
+            waiting.wait()
+    yield from spread("20/s", LIMIT_EAGER, "lag without PUT", [each.own for each in found])
 
 
 def _lag(case: str, attached: Attached, commits: Commits, began: float) -> Iterator[Row]:

@@ -105,9 +105,13 @@ def _text(answer: Mapping[str, object], entries: list[Entry]) -> str:
     ]
     tails = answer["orphaned_tails"]
     if isinstance(tails, list):
-        lines += [
-            f"Orphaned tail: TXID {tail['first_txid']} to {tail['last_txid']} of epoch {tail['epoch']}; "
-            f"see `replicad log --epoch {tail['epoch']}`"
-            for tail in tails
-        ]
+        lines += [_tail(tail) for tail in tails]
     return "\n".join(lines)
+
+
+def _tail(tail: Mapping[str, object]) -> str:
+    epoch = tail["epoch"]
+    return (
+        f"Orphaned tail: {tail['transactions']} transactions of epoch {epoch}, TXID {tail['first_txid']} to "
+        f"{tail['last_txid']}; see `replicad log --epoch {epoch}`, get them with `replicad restore --epoch {epoch}`"
+    )

@@ -56,7 +56,8 @@ comes from.
 - **Secrets** have no flag, because every process of the machine can read a command line; each has a `_file`
   twin for platforms that mount secrets as files. No output of replicad shows one.
 - **Replica URLs**: `s3://bucket/prefix?endpoint=https://…&region=…&path_style=true|false` or
-  `file:///absolute/folder`. No other keys are known.
+  `file:///absolute/folder`. One more key, `creates=generation-match`, is for Google Cloud Storage under another host
+  name than its own, `creates=if-none-match` for a host of that name that is none; no others are known.
 
 ```yaml
 # /etc/replicad.yml

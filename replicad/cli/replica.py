@@ -57,7 +57,13 @@ def summary(line: Line) -> Mapping[str, object]:
         "snapshot_txid": newest.key.txid if newest else None,
         "snapshot_at": format_ms(newest.key.ms) if newest else None,
         "orphaned_tails": [
-            {"epoch": tail.epoch, "first_txid": tail.first, "last_txid": tail.last, "size_bytes": tail.size_bytes}
+            {
+                "epoch": tail.epoch,
+                "first_txid": tail.first,
+                "last_txid": tail.last,
+                "transactions": tail.last - tail.first + 1,
+                "size_bytes": tail.size_bytes,
+            }
             for tail in line.orphans
         ],
     }

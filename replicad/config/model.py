@@ -63,6 +63,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_secret_access_key: Secret | None
     s3_session_token: Secret | None
 
+    handover_poll_interval_seconds: float
+    handover_timeout_seconds: float
+    on_handover: Literal["freeze", "stop"]
+    when_fenced: Literal["freeze", "stop"]
+    fencing: Literal["auto", "required", "advisory"]
+    max_lag_seconds: float | None  # None: no bound
+
     boot_timeout_seconds: float
     on_first_start: str | None
     before_start: str | None

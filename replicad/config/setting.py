@@ -31,6 +31,7 @@ class Section(StrEnum):
     STORING = "Segments and snapshots"
     RESTORE = "Restore"
     STORE = "Reaching the store"
+    OWNING = "Ownership and handover"
     RUNNING = "Running"
     OBSERVING = "Observing"
 

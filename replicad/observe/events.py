@@ -44,7 +44,19 @@ STORE_RECOVERED: Final = "store_recovered"  # the outage is over
 # --- ownership -------------------------------------------------------------------------------
 CLAIM_CREATED: Final = "claim_created"  # this instance owns the epoch
 LOST_ANSWER_SETTLED: Final = "lost_answer_settled"  # a create without an answer was read back
-FENCING_ADVISORY: Final = "fencing_advisory"  # the store does not honour If-None-Match
+FENCING_ADVISORY: Final = "fencing_advisory"  # the store keeps two owners apart no better than they do themselves
+CLAIM_LOST: Final = "claim_lost"  # another instance has the epoch
+WARMING: Final = "warming"  # the present head is restored while its owner goes on
+WARMING_FAILED: Final = "warming_failed"  # the restore waits until the owner has ended
+HANDOVER_REQUESTED: Final = "handover_requested"  # the owner is asked to end its epoch
+OWNER_SILENT: Final = "owner_silent"  # it gives no sign of life: its epoch is claimed without its leave
+HANDOVER_BEGUN: Final = "handover_begun"  # another instance asks: the rest is stored, writers wait
+HANDOVER_PUT_OFF: Final = "handover_put_off"  # the rest could not be stored in time: the application goes on
+HANDED_OVER: Final = "handed_over"  # another instance owns the database now, as agreed
+RECLAIMED: Final = "reclaimed"  # whoever asked is gone: this instance goes on
+FENCED: Final = "fenced"  # another instance owns a later epoch: nothing is stored any more
+LAG_FROZEN: Final = "lag_frozen"  # writers wait: a commit that is not durable is older than max_lag
+LAG_THAWED: Final = "lag_thawed"  # everything is durable again
 EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the next owner waits to be sure
 EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 

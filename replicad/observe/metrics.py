@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from replicad.observe.histogram import DURABLE_SECONDS, REQUEST_SECONDS, STALL_SECONDS, Histogram
+from replicad.observe.histogram import DURABLE_SECONDS, FROZEN_SECONDS, REQUEST_SECONDS, STALL_SECONDS, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,9 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     durable_txid: int = 0
     durable_ms: int | None = None
     epoch: int = 0
+    owner: bool = False
+    fencing_advisory: bool | None = None
+    orphaned_transactions: int | None = None
     first_restorable_ms: int | None = None
     last_restorable_ms: int | None = None
     snapshot_ms: int | None = None
@@ -63,10 +66,15 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     chunks_reused: int = 0
     checkpoints: int = 0
     wal_let_go: int = 0
+    fenced: int = 0
+    handovers: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by result
+    lost_answers: int = 0
+    lag_freezes: int = 0
     resynchronisations: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by reason
     errors: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by class of error
 
     checkpoint_stall: Histogram = msgspec.field(default_factory=lambda: Histogram(STALL_SECONDS))
+    frozen: Histogram = msgspec.field(default_factory=lambda: Histogram(FROZEN_SECONDS))
     durable_delay: Histogram = msgspec.field(default_factory=lambda: Histogram(DURABLE_SECONDS))
 
 
@@ -153,6 +161,13 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _gauge("durable_txid", "durable_txid", "TXID of the newest transaction that is durable in the store."),
     _gauge("durable_ms", "durable_timestamp_seconds", "Commit time of the newest durable transaction.", 0.001),
     _gauge("epoch", "epoch", "Epoch this instance writes into; 0 before its claim."),
+    _gauge("owner", "owner", "1 while this instance owns the database: what it stores is part of the line."),
+    _gauge(
+        "fencing_advisory",
+        "fencing_advisory",
+        "1 when the store does not keep two owners apart by itself, 0 when it does; absent before the first claim.",
+    ),
+    _gauge("orphaned_transactions", "orphaned_transactions", "Transactions stored that are not on the line."),
     _gauge(
         "first_restorable_ms", "first_restorable_timestamp_seconds", "Earliest instant that can be restored.", 0.001
     ),
@@ -182,8 +197,13 @@ DATABASE_ROWS: tuple[Row, ...] = (
     ),
     _counter("checkpoints", "checkpoints", "Write-locked checkpoints that made room in the WAL."),
     _counter("wal_let_go", "wal_let_go", "Times the WAL was let go unread: too long, or a checkpoint waited for it."),
+    _counter("fenced", "fenced", "Times another instance took over without this one having handed over."),
+    _counter("handovers", "handovers", "Handovers this instance took part in, by how they ended.", "result"),
+    _counter("lost_answers", "lost_answers_settled", "Claims that got no plain answer and were read back."),
+    _counter("lag_freezes", "max_lag_freezes", "Times writers were kept out because a commit was older than max_lag."),
     _counter("resynchronisations", "resynchronisations", "Times the state was compared or taken anew.", "reason"),
     _counter("errors", "errors", "Errors, by class.", "kind"),
     _histogram("checkpoint_stall", "checkpoint_stall", "How long writers had to wait for a write-locked checkpoint."),
+    _histogram("frozen", "frozen", "How long writers were kept out, for a handover or because of max_lag."),
     _histogram("durable_delay", "durable_delay", "Time from a commit being seen to its being durable."),
 )

@@ -52,8 +52,9 @@ def _unproven(local: Local, head: Position) -> Course:
     recorded = local.recorded
     if recorded is None or not local.same_database:
         return Course.ASIDE
+    if recorded.txid < head.txid and (local.checksum, local.pages) == (recorded.checksum, recorded.pages):
+        return Course.FORWARD  # nothing here that is not stored: a copy of an earlier time, or a disk that lost power
     at_head = (recorded.txid, recorded.checksum) == (head.txid, head.checksum)  # an epoch may begin at its parent's end
     if local.all_noted or at_head:  # whatever is stored came from this file, or was in it before it was written to
         return Course.STORE_LOCAL
-    untouched = (local.checksum, local.pages) == (recorded.checksum, recorded.pages)
-    return Course.FORWARD if untouched and recorded.txid < head.txid else Course.ASIDE
+    return Course.ASIDE

@@ -53,6 +53,9 @@ class Application:
         self._environment = environment
         self._folder = folder
         self._ending: _Ending | None = None
+        self._stopped = False
+        self._idle = asyncio.Event()  # nothing of it runs
+        self._idle.set()
 
     async def run(
         self,
@@ -82,6 +85,7 @@ class Application:
         if signals.stop_signal is not None:
             raise Stopped(signal=signals.stop_signal.name, stage="start-up")
         child = self._start(command)
+        self._idle.clear()
         self._ending = ending = _Ending(child, stop_timeout_seconds)
         _log.info(events.APP_STARTED, pid=child.pid, program=command[0])  # arguments may hold secrets
 
@@ -101,6 +105,7 @@ class Application:
         finally:
             ending.close()
             self._ending = None
+            self._idle.set()
         _log.info(events.APP_STOPPED, pid=child.pid, status=status.shell_code)
         ending.raise_if_cancelled()
         return status
@@ -109,6 +114,12 @@ class Application:
         """Stop the application that runs, if any, as SIGTERM would: for a handover, or when fenced."""
         if self._ending is not None:
             self._ending.stop()
+
+    async def stop_and_wait(self) -> None:
+        """Stop it likewise, and return when nothing of it runs any more; it is not started later either."""
+        self._stopped = True
+        self.stop()
+        await self._idle.wait()
 
     async def run_hook(
         self, name: str, command: str, *, signals: Signals, timeout_seconds: float | None = None

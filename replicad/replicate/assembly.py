@@ -13,80 +13,67 @@ from replicad.replicate.ship import Shipper
 from replicad.replicate.snapshots import Snapshots
 
 if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
-
-    from replicad.config.model import DatabaseSettings, Settings
-    from replicad.observe.metrics import DatabaseMetrics
     from replicad.replicate.own import Owned
     from replicad.replicate.state_file import StateFile
-    from replicad.replicate.tools import Tools
-    from replicad.store.protocol import ObjectStore
+    from replicad.replicate.station import Station
+    from replicad.replicate.tenure import Tenure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """One database of the daemon."""
+    """One database of the daemon, in one epoch."""
 
-    settings: DatabaseSettings
-    store: ObjectStore
     follower: Follower
     booted: Booted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assembly:
-    """What a follower is put together from."""
+async def assemble(
+    station: Station, owned: Owned, state: StateFile | None, tenure: Tenure, *, may_replace: bool
+) -> Followed:
+    """Bring the database in place, and make what follows it; raises what `Boot.run` raises."""
+    boot = Boot(
+        path=station.database.path,
+        store=station.store,
+        settings=station.settings,
+        tools=station.tools,
+        log=station.log,
+        owned=owned,
+        tenure=tenure,
+        state=state,
+        may_replace=may_replace,
+    )
+    booted = await boot.run()
+    metrics = station.metrics
+    metrics.epoch = booted.lineage.epoch
+    metrics.restore_seconds = booted.restored.seconds if booted.restored else None
+    metrics.first_restorable_ms = booted.first_restorable_ms
+    metrics.orphaned_transactions = booted.orphaned_transactions
+    follower = Follower(_following(station, booted, tenure), station.store, booted.stored, opened=booted.opened)
+    return Followed(follower=follower, booted=booted)
 
-    database: DatabaseSettings
-    store: ObjectStore
-    settings: Settings
-    tools: Tools
-    metrics: DatabaseMetrics
-    log: FilteringBoundLogger
 
-    async def boot(self, owned: Owned, state: StateFile | None, *, may_replace: bool) -> Followed:
-        """Bring the database in place; raises what `Boot.run` raises."""
-        boot = Boot(
-            path=self.database.path,
-            store=self.store,
-            settings=self.settings,
-            tools=self.tools,
-            log=self.log,
-            owned=owned,
-            state=state,
-            may_replace=may_replace,
-        )
-        booted = await boot.run()
-        self._tell_metrics(booted)
-        follower = Follower(self._following(booted), self.store, booted.stored, opened=booted.opened)
-        return Followed(settings=self.database, store=self.store, follower=follower, booted=booted)
-
-    def _tell_metrics(self, booted: Booted) -> None:
-        self.metrics.epoch = booted.lineage.epoch
-        self.metrics.restore_seconds = booted.restored.seconds if booted.restored else None
-        self.metrics.first_restorable_ms = booted.first_restorable_ms
-
-    def _following(self, booted: Booted) -> Following:
-        ledger, clock = Ledger(), self.tools.clock
-        self.metrics.lag_seconds = lambda: ledger.lag_seconds(clock.now_ms())
-        shipper = Shipper(self.store, self.tools.threads, self.metrics, self.log)
-        snapshots = Snapshots(
-            shipper,
-            booted.lineage,
-            self.tools.background,
-            self.metrics,
-            concurrency=self.settings.upload_concurrency,
-            compression_level=self.settings.compression_level,
-        )
-        snapshots.resume(booted.manifest)
-        return Following(
-            path=self.database.path,
-            settings=self.settings,
-            lineage=booted.lineage,
-            ledger=ledger,
-            shipper=shipper,
-            snapshots=snapshots,
-            tools=self.tools,
-            metrics=self.metrics,
-            log=self.log,
-        )
+def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
+    ledger, clock, tools, metrics = Ledger(), station.tools.clock, station.tools, station.metrics
+    metrics.lag_seconds = lambda: ledger.lag_seconds(clock.now_ms())
+    shipper = Shipper(station.store, tenure, tools.threads, metrics, station.log)
+    snapshots = Snapshots(
+        shipper,
+        booted.lineage,
+        tools.background,
+        metrics,
+        concurrency=station.settings.upload_concurrency,
+        compression_level=station.settings.compression_level,
+    )
+    snapshots.resume(booted.manifest)
+    return Following(
+        path=station.database.path,
+        settings=station.settings,
+        lineage=booted.lineage,
+        tenure=tenure,
+        ledger=ledger,
+        shipper=shipper,
+        snapshots=snapshots,
+        tools=tools,
+        metrics=metrics,
+        log=station.log,
+    )

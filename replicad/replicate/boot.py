@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from replicad.errors import LocalDiffers, NoBackup, OwnedByAnother
+import msgspec
+
+from replicad.errors import FileUnusable, LocalDiffers, NoBackup, NoSpace
 from replicad.host.files import move_aside
 from replicad.host.machine import instance_name
 from replicad.observe import events
@@ -19,10 +22,12 @@ from replicad.plan.boot import Course, Local, decide
 from replicad.plan.line import Line, line_of_history
 from replicad.plan.snapshot import LogSince
 from replicad.position import TXID
-from replicad.replicate.follower import Opened, Stored, open_source
 from replicad.replicate.head import read_heads, read_manifest
 from replicad.replicate.lineage import Lineage
-from replicad.replicate.own import Owned, founding_records, store_start
+from replicad.replicate.opened import Opened, Stored, open_source
+from replicad.replicate.own import Owned, founding_records, new_start
+from replicad.replicate.state_file import write_state
+from replicad.replicate.tenure import Intent, beyond
 from replicad.restore.history import read_history
 from replicad.restore.progress import Silent
 from replicad.restore.request import Integrity, Limits, RestoreRequest
@@ -36,14 +41,17 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from replicad.config.model import Settings
+    from replicad.plan.listing import Listing
     from replicad.replicate.continuity import Known
     from replicad.replicate.state_file import StateFile
+    from replicad.replicate.tenure import Tenure
     from replicad.replicate.tools import Tools
     from replicad.restore.request import Restored
     from replicad.snapshot import Manifest
     from replicad.store.protocol import ObjectStore
 
 COMPANIONS = ("-wal", "-shm", "-journal", "-replicad")
+_LOCAL_GOES_ON = frozenset({Course.GO_ON, Course.STORE_LOCAL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +64,7 @@ class Booted:
     opened: Opened | None  # None: there is no file yet
     restored: Restored | None
     first_restorable_ms: int | None  # commit time of the oldest snapshot on the line
+    orphaned_transactions: int  # stored, but not on the line
     first_start: bool  # neither a history nor a file was there
 
 
@@ -69,6 +78,7 @@ class Boot:
     tools: Tools
     log: FilteringBoundLogger
     owned: Owned
+    tenure: Tenure
     state: StateFile | None  # what stands beside the file
     may_replace: bool  # False beside an application that may have the file open
 
@@ -79,28 +89,22 @@ class Boot:
             StoreUnreachable, StoreRefused: nothing was decided, nothing was changed.
             LocalDiffers: the local file would have to be replaced under a running application.
         """
-        epoch, ours = self.owned.epoch, self.owned.continued
-        line = await self._read_line()
+        listing, line = await self._read_line()
         known = await read_heads(self.store, line) if line else []
         opened = await self.tools.threads.run(self._open_if_there, known)
-        course = decide(self._local(opened, line), known[0].position if known else None)
+        course = decide(self._local(opened, listing, line), known[0].position if known else None)
         restored = None
         if course in {Course.RESTORE, Course.FORWARD, Course.ASIDE}:
             await self._clear_the_way(course, opened)
             restored = await self._restore()
             opened = await self.tools.threads.run(self._open, known)
-        database_id = line.database_id if line else uuid.uuid4().hex
-        # A crash between claim and start leaves an epoch that is still ours and has no start yet.
-        if not ours or line is None or line.head != epoch:
-            parent = opened.opening.known if opened and opened.opening.known else (known[0] if known else None)
-            self._refuse_later(parent)
-            position = parent.position if parent else None
-            start = await store_start(self.store, database_id, epoch, position, clock=self.tools.clock)
-        else:
-            start = line.epochs[-1].start
-        records = founding_records(self.owned.claim_id, start, instance=instance_name(os.environ))
-        lineage = Lineage(database_id=database_id, epoch=epoch, claim_id=self.owned.claim_id, records=records)
-        manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
+        try:
+            manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
+            lineage = await self._begin(listing, line, _parent(opened, known), goes_on=course in _LOCAL_GOES_ON)
+        except BaseException:
+            if opened is not None:
+                await self.tools.threads.run(opened.source.close)
+            raise
         return Booted(
             lineage=lineage,
             stored=Stored(known=known, log=self._log_since(line, manifest)),
@@ -108,24 +112,45 @@ class Boot:
             opened=opened,
             restored=restored,
             first_restorable_ms=line.manifests[0].key.ms if line and line.manifests else None,
+            orphaned_transactions=sum(tail.last - tail.first + 1 for tail in line.orphans) if line else 0,
             first_start=course is Course.FIRST and opened is None,
         )
 
-    def _refuse_later(self, parent: Known | None) -> None:
-        """Raise when the line has gone on without us since the claim: no reader could follow a start that names it."""
-        if parent is not None and parent.position.epoch >= self.owned.epoch:
-            raise OwnedByAnother(
-                database=self.store.url,
-                found=f"epoch {parent.position.epoch} has begun since epoch {self.owned.epoch} was claimed here",
-                hint="Start again: what the other instance has stored is then gone on from.",
-            )
-
-    async def _read_line(self) -> Line | None:
+    async def _read_line(self) -> tuple[Listing, Line | None]:
+        history = await read_history(self.store)
         try:
-            line = line_of_history(await read_history(self.store))
+            line = line_of_history(history)
         except NoBackup:
-            return None
-        return line if line.segments or line.manifests else None
+            return history.listing, None
+        return history.listing, line if line.segments or line.manifests else None
+
+    async def _begin(self, listing: Listing, line: Line | None, parent: Known | None, *, goes_on: bool) -> Lineage:
+        tried = self.tenure.start  # by an attempt that failed: what it made up stays
+        database_id = line.database_id if line else tried.database_id if tried else uuid.uuid4().hex
+        start = new_start(database_id, self.owned.epoch, parent.position if parent else None, clock=self.tools.clock)
+        note = partial(self._note_claim, goes_on=goes_on)
+        intent = Intent(
+            start=start, beyond=beyond(listing, start.position.txid), taken=start.epoch in listing.starts, note=note
+        )
+        start = await self.tenure.begin(self.store, intent)
+        records = founding_records(self.owned.claim_id, start, instance=instance_name(os.environ))
+        return Lineage(
+            database_id=start.database_id, epoch=self.owned.epoch, claim_id=self.owned.claim_id, records=records
+        )
+
+    async def _note_claim(self, *, goes_on: bool) -> None:
+        """Have the state file name the new claim, where what it speaks of goes on in the new epoch.
+
+        Until the first segment it would name the claim before: a process that is killed until then, perhaps with a
+        large snapshot under way, would be taken for a stranger at its next start, and the file be kept aside.
+        """
+        if self.state is None or not goes_on:
+            return
+        state = msgspec.structs.replace(self.state, epoch=self.owned.epoch, claim_id=self.owned.claim_id)
+        try:
+            await self.tools.threads.run(write_state, self.path, state)
+        except (NoSpace, FileUnusable) as error:
+            self.log.warning(events.STATE_NOT_WRITTEN, error=str(error))
 
     def _open_if_there(self, known: Sequence[Known]) -> Opened | None:
         there = self.path.exists() and self.path.stat().st_size > 0
@@ -136,17 +161,19 @@ class Boot:
             self.log.info(events.WAL_CONVERTED, path=str(self.path))
         return open_source(self.path, known)
 
-    def _local(self, opened: Opened | None, line: Line | None) -> Local | None:
+    def _local(self, opened: Opened | None, listing: Listing, line: Line | None) -> Local | None:
         if opened is None:
             return None
         state, table = self.state, opened.opening.table
+        # What the claim says of the past holds up to the claim; what was written until the listing, only that shows.
+        alone = self.owned.continued and state is not None and not _went_on_without(state, listing)
         return Local(
             proven=opened.opening.known is not None,
             checksum=table.checksum,
             pages=table.pages,
             recorded=state.position if state else None,
             same_database=state is not None and line is not None and state.database_id == line.database_id,
-            all_noted=self.owned.continued and state is not None and _knows_what_was_reported(state, line),
+            all_noted=alone and state is not None and _knows_what_was_reported(state, line),
         )
 
     async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
@@ -186,6 +213,18 @@ class Boot:
         later = [part.stored.size_bytes for part in line.segments if part.until > since]
         age_ms = self.tools.clock.now_ms() - manifest.created_ms if manifest else 0
         return LogSince(segments=len(later), stored_bytes=sum(later), seconds=max(0, age_ms) / 1000)
+
+
+def _parent(opened: Opened | None, known: Sequence[Known]) -> Known | None:
+    """Return the stored transaction that the epoch continues from; None: nothing is stored."""
+    if opened is not None and opened.opening.known is not None:
+        return opened.opening.known
+    return known[0] if known else None
+
+
+def _went_on_without(state: StateFile, listing: Listing) -> bool:
+    """Return whether an epoch later than the one the state file names was begun, or written into."""
+    return max(listing.epochs, default=0) > state.epoch
 
 
 def _knows_what_was_reported(state: StateFile, line: Line | None) -> bool:

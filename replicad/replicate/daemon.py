@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from replicad import __version__
-from replicad.errors import FinalFlushFailed, NotReady, ReplicadError, StoreUnreachable
+from replicad.errors import NotReady
 from replicad.observe import events
 from replicad.observe.logging import get_logger
-from replicad.replicate.own import Owned, own
-from replicad.replicate.state_file import read_state
+from replicad.replicate.office import Office
+from replicad.replicate.standing import Standing
+from replicad.replicate.station import Station
 from replicad.replicate.status import database_status, instant
 from replicad.store.open import open_store
 from replicad.store.prefixed import PrefixedStore
@@ -22,27 +23,30 @@ if TYPE_CHECKING:
 
     from replicad.config.model import DatabaseSettings, Settings
     from replicad.observe.metrics import Metrics
-    from replicad.replicate.assembly import Followed
     from replicad.replicate.tools import Tools
     from replicad.store.protocol import ObjectStore
-
-T = TypeVar("T")
-
-_BOOT_RETRY_SECONDS = 1.0
-_END_TIMEOUT_SECONDS = 5.0  # for end.json: an epoch that was not ended costs the successor a question, no data
 
 
 class Daemon:
     """Implements `replicad.observe.http.Control`."""
 
-    def __init__(self, settings: Settings, tools: Tools, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tools: Tools,
+        metrics: Metrics,
+        *,
+        stop_application: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`stop_application` returns when nothing of it can write any more."""
+        self._stop_application = stop_application
         self._settings = settings
         self._tools = tools
         self._metrics = metrics
         self._log = get_logger()
         self._stores: dict[str, ObjectStore] = {}
-        self._followed: list[Followed] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._offices: list[Office] = []
+        self._changed = asyncio.Event()
         self._not_ready = "starting"
         self.claimed = asyncio.Event()
         """Set with the first database's claim."""
@@ -58,16 +62,26 @@ class Daemon:
         """
         for database in self._settings.databases:
             self._not_ready = f"{database.name}: reaching the store and restoring"
-            self._followed.append(await self._boot_one(database, may_replace=may_replace))
-        return any(followed.booted.first_start for followed in self._followed)
+            station = Station(
+                database=database,
+                store=await self._store(database),
+                settings=self._settings,
+                tools=self._tools,
+                metrics=self._metrics.for_database(database.name),
+                log=get_logger(database=database.name),
+            )
+            office = Office(station, os.environ, changed=self._changed.set, stop_application=self._stop_application)
+            self._offices.append(office)
+            await office.boot(may_replace=may_replace, claimed=self.claimed.set)
+        return any(office.followed.booted.first_start for office in self._offices)
 
     async def follow(self, group: asyncio.TaskGroup) -> None:
         """Start following; returns when every database that exists is followed."""
-        for followed in self._followed:
-            self._tasks.append(group.create_task(followed.follower.run(), name=f"follow {followed.settings.name}"))
-        for followed in self._followed:
-            if followed.booted.opened is not None:
-                await followed.follower.until_capturing()
+        for office in self._offices:
+            office.follow(group)
+        for office in self._offices:
+            if office.followed.booted.opened is not None:
+                await office.followed.follower.until_capturing()
 
     def now_ready(self) -> None:
         """Say from now on that the application may be used."""
@@ -81,28 +95,39 @@ class Daemon:
             FinalFlushFailed: some of it is not within `flush_timeout`.
         """
         self._not_ready = "stopping"
-        results = await asyncio.gather(
-            *(self._flush_one(followed) for followed in self._followed), return_exceptions=True
-        )
+        results = await asyncio.gather(*(office.flush() for office in self._offices), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
     async def end(self) -> None:
         """Stop following, and store that the epochs ended in order; every flush has succeeded."""
-        await self._stop_following()
-        for followed in self._followed:
-            try:
-                async with asyncio.timeout(_END_TIMEOUT_SECONDS):
-                    await followed.follower.store_end()
-            except (TimeoutError, ReplicadError) as error:
-                self._log.warning(events.EPOCH_NOT_ENDED, database=followed.settings.name, error=str(error))
+        await asyncio.gather(*(office.end() for office in self._offices))
 
     async def close(self) -> None:
         """Stop whatever still runs and let go of the stores."""
-        await self._stop_following()
+        await asyncio.gather(*(office.close() for office in self._offices))
         for store in self._stores.values():
             await store.close()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the application was stopped for another instance that takes over, or has taken over, as agreed."""
+        return any(office.standing in {Standing.HANDING_OVER, Standing.RETIRED} for office in self._offices)
+
+    async def until_back(self) -> None:
+        """Wait until no handover is under way any more, because whoever asked is gone: the application is missing."""
+        while self.is_leaving:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_driven_out(self) -> None:
+        """Wait until another instance has taken over without asking, where that ends this one."""
+        while not (
+            self._settings.when_fenced == "stop" and any(office.standing is Standing.FENCED for office in self._offices)
+        ):
+            self._changed.clear()
+            await self._changed.wait()
 
     # --- control -----------------------------------------------------------------------------------
 
@@ -113,86 +138,66 @@ class Daemon:
             "version": __version__,
             "pid": os.getpid(),
             "ready": not self._not_ready,
-            "databases": [
-                database_status(followed.settings, followed.follower, store=followed.store.url, now_ms=now_ms)
-                for followed in self._followed
-            ],
+            "databases": [database_status(office, now_ms=now_ms) for office in self._offices],
         }
 
     def ready(self) -> tuple[bool, str]:
         """Return whether the application was started and capture runs, and if not, why."""
-        return not self._not_ready, self._not_ready
+        away = [
+            f"{office.station.database.name}: {office.standing.value}" for office in self._offices if office.is_gone
+        ]
+        reason = self._not_ready or "; ".join(away)
+        return not reason, reason
 
     async def sync(self, *, timeout_seconds: float) -> Mapping[str, object]:
-        """Return when all that is committed now is durable; raises NotReady when it is not within the time."""
+        """Return when all that is committed now is durable.
+
+        Raises:
+            NotReady: it is not within the time, or the database is not in place yet.
+            OwnedByAnother: it never will be: another instance took over, and has not seen what is committed here.
+        """
+        self._must_be_in_place("the sync", timeout_seconds)
+        for office in self._offices:
+            office.must_not_be_fenced()
         try:
             async with asyncio.timeout(timeout_seconds):
-                marks = await asyncio.gather(*(followed.follower.sync() for followed in self._followed))
+                marks = await asyncio.gather(*(office.followed.follower.sync() for office in self._offices))
         except TimeoutError as error:
             raise NotReady(
                 what="the sync",
                 timeout_seconds=timeout_seconds,
-                found=self._pending(),
+                found="; ".join(office.pending() for office in self._offices),
                 hint="Nothing is lost: it is sent as soon as the store takes it. See `replicad status`.",
             ) from error
         return {
             "databases": [
-                {"name": followed.settings.name, "durable_txid": mark.txid, "durable_at": instant(mark.ms)}
-                for followed, mark in zip(self._followed, marks, strict=True)
+                {"name": office.station.database.name, "durable_txid": mark.txid, "durable_at": instant(mark.ms)}
+                for office, mark in zip(self._offices, marks, strict=True)
             ]
         }
 
     async def snapshot(self) -> Mapping[str, object]:
         """Take a snapshot of each database; return when it is durable."""
-        manifests = await asyncio.gather(*(followed.follower.snapshot("command") for followed in self._followed))
+        self._must_be_in_place("the snapshot", 0.0)
+        manifests = await asyncio.gather(*(office.followed.follower.snapshot("command") for office in self._offices))
         return {
             "databases": [
                 {
-                    "name": followed.settings.name,
+                    "name": office.station.database.name,
                     "txid": manifest.txid,
                     "stored_bytes": manifest.stored_bytes,
                     "chunks": len(manifest.chunks),
                 }
-                for followed, manifest in zip(self._followed, manifests, strict=True)
+                for office, manifest in zip(self._offices, manifests, strict=True)
             ]
         }
 
+    def _must_be_in_place(self, what: str, timeout_seconds: float) -> None:
+        if not self._offices or not all(office.is_booted for office in self._offices):
+            hint = "Ask again when `replicad wait` returns."
+            raise NotReady(what=what, timeout_seconds=timeout_seconds, found=self._not_ready or "starting", hint=hint)
+
     # --- inner -------------------------------------------------------------------------------------
-
-    async def _boot_one(self, database: DatabaseSettings, *, may_replace: bool) -> Followed:
-        store = await self._store(database)
-        log = get_logger(database=database.name)
-        state = await self._tools.threads.run(read_state, database.path)
-        clock = self._tools.clock
-
-        async def claim() -> Owned:
-            return await own(store, state, environment=os.environ, clock=clock, log=log)
-
-        owned = await self._until_reached(claim)
-        self.claimed.set()
-        # Half of the program is not needed before here: loading it must not keep the store from being asked.
-        from replicad.replicate.assembly import Assembly  # noqa: PLC0415
-
-        assembly = Assembly(
-            database=database,
-            store=store,
-            settings=self._settings,
-            tools=self._tools,
-            metrics=self._metrics.for_database(database.name),
-            log=log,
-        )
-        return await self._until_reached(lambda: assembly.boot(owned, state, may_replace=may_replace))
-
-    async def _until_reached(self, step: Callable[[], Awaitable[T]]) -> T:
-        deadline = self._tools.clock.monotonic() + self._settings.boot_timeout_seconds
-        while True:
-            try:
-                return await step()
-            except StoreUnreachable as error:
-                if self._tools.clock.monotonic() >= deadline:
-                    raise
-                self._log.warning(events.STORE_UNREACHABLE, error=str(error))
-                await asyncio.sleep(_BOOT_RETRY_SECONDS)
 
     async def _store(self, database: DatabaseSettings) -> ObjectStore:
         if database.replica not in self._stores:
@@ -203,32 +208,3 @@ class Daemon:
             )
             self._stores[database.replica] = await open_store(database.replica, options, observer=self._metrics)
         return PrefixedStore(self._stores[database.replica], f"{database.name}/")
-
-    async def _flush_one(self, followed: Followed) -> None:
-        try:
-            async with asyncio.timeout(self._settings.flush_timeout_seconds):
-                await followed.follower.sync()
-        except (TimeoutError, ReplicadError) as error:
-            ledger = followed.follower.following.ledger
-            raise FinalFlushFailed(
-                pending=self._pending(followed),
-                database=followed.settings.path,
-                store=followed.store.url,
-                found=followed.follower.problem
-                or str(error)
-                or f"not within flush_timeout, {self._settings.flush_timeout_seconds:g} s;"
-                f" the last durable transaction is {ledger.durable.txid}",
-            ) from error
-
-    def _pending(self, *chosen: Followed) -> str:
-        """Say what is not durable of these databases, or of all."""
-        ledgers = [followed.follower.following.ledger for followed in chosen or self._followed]
-        transactions = sum(ledger.pending_transactions for ledger in ledgers)
-        unread = sum(ledger.unread_bytes for ledger in ledgers)
-        return f"{transactions} transactions" + (f" and {unread} bytes of WAL that were not read yet" if unread else "")
-
-    async def _stop_following(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()

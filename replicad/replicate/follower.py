@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,58 +15,37 @@ from replicad.position import TXID, Position
 from replicad.replicate.beat import Beat
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
-from replicad.replicate.continuity import Continuity, Known, Opening, open_at
+from replicad.replicate.continuity import Continuity, Known
 from replicad.replicate.following import record_state
+from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
+from replicad.replicate.opened import open_source
 from replicad.replicate.own import store_end
 from replicad.replicate.session import Session
 from replicad.replicate.snapshotloop import Owed
 from replicad.segment import SegmentHeader
 from replicad.sqlite.companions import leave_tidy, set_wal_aside
 from replicad.sqlite.connection import convert_to_wal, journal_mode
-from replicad.sqlite.source import Source
 from replicad.sqlite.versions import is_vulnerable, version_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from replicad.host.files import FileIdentity
+    from replicad.replicate.continuity import Opening
     from replicad.replicate.following import Following
+    from replicad.replicate.opened import Opened, Stored
     from replicad.snapshot import Manifest
+    from replicad.sqlite.source import Source
     from replicad.store.protocol import ObjectStore
     from replicad.wal import PageTable
 
 T = TypeVar("T")
 
 _RETRY_SECONDS = 1.0  # before an unusable database is looked at again
+_APPEARING_SECONDS = 0.01  # until a database that has just been made is noticed
 _BUSY_RETRY_SECONDS = 0.2  # before the switch to WAL is tried again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """A source with its pin held, and what was found out about it."""
-
-    source: Source
-    opening: Opening
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """What the store holds of the line when a follower starts."""
-
-    known: Sequence[Known]  # newest first; empty: nothing
-    log: LogSince
-
-
-def open_source(path: Path, known: Sequence[Known]) -> Opened:
-    """Open a database that is in WAL mode; the pin is held when this returns."""
-    source = Source(path)
-    try:
-        return Opened(source=source, opening=open_at(source, known))
-    except BaseException:
-        source.close()
-        raise
 
 
 class Follower:
@@ -86,6 +65,7 @@ class Follower:
         self._capture: Capture | None = None
         self._in_session = asyncio.Event()
         self._frozen: set[str] = set()  # why writers are kept out
+        self._look_again = asyncio.Event()  # whether the awaited database is there now
         self._settled = asyncio.Event()  # there is a session, or no database to have one of
         self.problem: str | None = None  # why the database is not followed now
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
@@ -93,7 +73,14 @@ class Follower:
         following.metrics.durable_ms = self._last_ms or None
 
     async def run(self) -> None:
-        """Open, follow, and again."""
+        """Open, follow, and again; beside that, keep to `max_lag`."""
+        max_lag_seconds = self.following.settings.max_lag_seconds
+        async with asyncio.TaskGroup() as group:
+            if max_lag_seconds is not None:
+                group.create_task(LagBound(self, max_lag_seconds).run())
+            group.create_task(self._follow())
+
+    async def _follow(self) -> None:
         while True:
             opened = await self._take_opened() or await self._open()
             try:
@@ -154,8 +141,8 @@ class Follower:
         await self._let_write_if_free()
 
     async def _let_write_if_free(self) -> None:
-        if not self._frozen:
-            await self._in_session_that_lasts(Session.thaw)
+        """Thaw, if there is no reason against it any more when the database's turn comes."""
+        await self._in_session_that_lasts(partial(Session.thaw, unless=lambda: bool(self._frozen)))
 
     async def _in_session_that_lasts(self, ask: Callable[[Session], Coroutine[None, None, T]]) -> T | None:
         """Ask the session; when it ends meanwhile (the database was replaced), ask the next one. None: no database."""
@@ -163,7 +150,11 @@ class Follower:
             await self._settled.wait()
             session = self._session
             if session is None:
-                return None
+                if not await self.following.tools.threads.run(_is_there, self.following.path):
+                    return None
+                self._look_again.set()  # it was made a moment ago, and what was committed to it counts
+                await asyncio.sleep(_APPEARING_SECONDS)
+                continue
             asking = asyncio.ensure_future(ask(session))
             ended = asyncio.ensure_future(session.ended.wait())
             try:
@@ -175,16 +166,25 @@ class Follower:
                 ended.cancel()
                 await asyncio.gather(asking, ended, return_exceptions=True)
 
+    def durable_position(self) -> Position:
+        """Return the newest durable transaction; nothing may be pending, and nobody may write."""
+        following, tenure = self.following, self.following.tenure
+        if self._capture is not None and tenure.claimed.is_set():
+            return Position(
+                epoch=following.lineage.epoch,
+                txid=following.ledger.durable.txid,
+                checksum=self._capture.table.checksum,
+                pages=self._capture.table.pages,
+            )
+        if tenure.start is None:
+            raise AssertionError
+        return replace(tenure.start.position, epoch=tenure.served)
+
     async def store_end(self) -> None:
         """Store that this epoch ended in order; everything must be durable, and `run` cancelled."""
         if self._capture is None or self.following.ledger.pending_transactions:
             return
-        position = Position(
-            epoch=self.following.lineage.epoch,
-            txid=self.following.ledger.durable.txid,
-            checksum=self._capture.table.checksum,
-            pages=self._capture.table.pages,
-        )
+        position = self.durable_position()
         await store_end(self._store, position, clock=self.following.tools.clock)
         await self.following.tools.threads.run(leave_tidy, self.following.path)
         self.following.log.info(events.EPOCH_ENDED, epoch=position.epoch, txid=position.txid)
@@ -225,7 +225,7 @@ class Follower:
 
     async def _until_there(self) -> None:
         """Wait for a database file that is not empty."""
-        path, run, changed = self.following.path, self.following.tools.threads.run, asyncio.Event()
+        path, run, changed = self.following.path, self.following.tools.threads.run, self._look_again
         if await run(_is_there, path):
             return
         self.following.log.info(events.DATABASE_AWAITED, path=str(path))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from replicad.replicate.lineage import Lineage
     from replicad.replicate.ship import Shipper
     from replicad.replicate.snapshots import Snapshots
+    from replicad.replicate.tenure import Tenure
     from replicad.replicate.tools import Tools
 
 P = ParamSpec("P")
@@ -39,6 +40,7 @@ class Following:
     path: Path
     settings: Settings
     lineage: Lineage
+    tenure: Tenure
     ledger: Ledger
     shipper: Shipper
     snapshots: Snapshots
@@ -50,12 +52,17 @@ class Following:
 class Turn:
     """One thing at a time on a capture: every call of it in a thread, under one lock."""
 
-    def __init__(self, threads: Threads, capture: Capture) -> None:
+    def __init__(self, threads: Threads, capture: Capture, *, used: Callable[[], None]) -> None:
+        """`used` is called behind every call, before anybody else has a turn: what was read is counted at once.
+
+        Who asks what was committed and finds it read already must not be told of less.
+        """
         self.capture = capture
         self.lock = asyncio.Lock()
         self.reading = asyncio.Event()  # not set while the WAL is let go: nothing protects frames that were not read
         self.reading.set()
         self._threads = threads
+        self._used = used
 
     @asynccontextmanager
     async def while_reading(self) -> AsyncIterator[None]:
@@ -70,15 +77,24 @@ class Turn:
     async def take(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the capture, when it is its turn."""
         async with self.lock:
-            return await self._threads.run(function, *args, **kwargs)
+            return await self.within(function, *args, **kwargs)
 
     async def within(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that uses the capture; the caller holds the lock."""
-        return await self._threads.run(function, *args, **kwargs)
+        try:
+            return await self._threads.run(function, *args, **kwargs)
+        finally:
+            self._used()
 
 
 async def record_state(following: Following, position: Position, wal: WALPosition) -> None:
-    """Write the state file: this transaction is durable, and ends here in the WAL."""
+    """Write the state file: this transaction is durable, and ends here in the WAL.
+
+    While the epoch is not claimed yet, or lost, the state that was written before is as true, and what it says of the
+    claim is truer.
+    """
+    if not following.tenure.claimed.is_set() or following.tenure.lost.is_set():
+        return
     lineage = following.lineage
     state = state_of(position, wal, database_id=lineage.database_id, claim_id=lineage.claim_id)
     try:

@@ -51,6 +51,11 @@ class Ledger:
             await self._changed.wait_for(lambda: self.durable.txid >= txid)
 
     @property
+    def pending(self) -> bool:
+        """Whether anything was committed that is not durable."""
+        return bool(self.pending_transactions or self.unread_bytes)
+
+    @property
     def pending_transactions(self) -> int:
         """How many transactions were read and are not durable."""
         return self.captured.txid - self.durable.txid

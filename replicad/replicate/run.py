@@ -60,12 +60,19 @@ async def run(settings: Settings, command: Sequence[str], *, scrubber: Scrubber,
         background=Threads("background", _BACKGROUND_THREADS, niceness=_NICENESS),
         watcher=Watcher(loop),
     )
-    daemon = Daemon(settings, tools, metrics)
+    applications: list[Application] = []  # one, as soon as there are signals to pass on
+
+    async def stop_application() -> None:
+        for application in applications:
+            await application.stop_and_wait()
+
+    daemon = Daemon(settings, tools, metrics, stop_application=stop_application)
     metrics.ready = lambda: daemon.ready()[0]
     server = HttpServer(daemon, metrics, scrubber=scrubber)
     ready_file = ReadyFile(settings.ready_file)
     with Signals() as signals, Reaper(loop, adopt=is_pid_1()) as reaper:
         application = Application(reaper, environment=environment_for_child(os.environ))
+        applications.append(application)
         course = _Course(settings, daemon, server, signals, application)
         try:
             await asyncio.to_thread(ready_file.remove)
@@ -155,7 +162,7 @@ class _Course:
         """Run the application, or wait for a stop signal beside it; return the exit status."""
         if not command:
             await self._now_ready(ready_file)
-            await self._signals.stopping.wait()
+            await _first_of(self._signals.stopping.wait(), self._daemon.until_driven_out())
             return 0
         running = asyncio.ensure_future(
             self._application.run(
@@ -169,7 +176,10 @@ class _Course:
         try:
             if not running.done():
                 await self._now_ready(ready_file)
-            return (await running).shell_code
+            status = (await running).shell_code
+            if self._daemon.is_leaving:  # ended for a handover: a platform would start again what ends by itself
+                await _first_of(self._signals.stopping.wait(), self._daemon.until_back())
+            return status
         finally:
             running.cancel()
             await asyncio.wait((running,))
@@ -217,3 +227,14 @@ class _Course:
             for task in (working, stopping):
                 task.cancel()
             await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def _first_of(*steps: Coroutine[None, None, object]) -> None:
+    """Return when one of them has ended; the others are cancelled."""
+    ends = [asyncio.ensure_future(step) for step in steps]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)

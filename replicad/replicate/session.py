@@ -17,6 +17,8 @@ from replicad.replicate.shiploop import ShipLoop
 from replicad.replicate.snapshotloop import SnapshotLoop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replicad.plan.snapshot import LogSince
     from replicad.replicate.beat import Beat, Round
     from replicad.replicate.following import Following
@@ -37,7 +39,7 @@ class Session:
         self._following = following
         self._beat = beat
         self._nudge = asyncio.Event()  # look now
-        self._turn = Turn(following.tools.threads, beat.capture)
+        self._turn = Turn(following.tools.threads, beat.capture, used=self._count)
         self._snapshots = SnapshotLoop(following, self._turn, log=log, owed=owed)
         self._ship = ShipLoop(following, self._turn, base=self._snapshots.base, observer=self)
         self.ended = asyncio.Event()  # set by the owner: nothing is answered any more
@@ -103,9 +105,11 @@ class Session:
                 return
             await asyncio.sleep(0)  # others take their turn between two attempts: what is written is read meanwhile
 
-    async def thaw(self) -> None:
-        """Let the application's writers go on."""
-        await self._turn.take(self._turn.capture.source.thaw)
+    async def thaw(self, *, unless: Callable[[], bool]) -> None:
+        """Let the application's writers go on, unless something is against it when it is our turn."""
+        async with self._turn.lock:
+            if not unless():
+                await self._turn.within(self._turn.capture.source.thaw)
 
     async def resynchronise(self, reason: str) -> None:
         """Pin the present state, and send what differs from the state that was read last as one transaction."""
@@ -214,15 +218,19 @@ class Session:
         if self._ship.reached is not Reached.END:
             self._nudge.set()  # there is room again
 
+    def _count(self) -> None:
+        """Count the transactions that were read."""
+        capture, ledger = self._beat.capture, self._following.ledger
+        new = capture.next_txid - 1 - ledger.captured.txid
+        if new:
+            self._following.metrics.transactions += new
+            ledger.captured = Mark(txid=TXID(capture.next_txid - 1), ms=capture.last_ms)
+
     def _note(self, round_: Round) -> None:
         capture, ledger, metrics = self._turn.capture, self._following.ledger, self._following.metrics
         self._ship.reached = round_.reached
         ledger.unread_bytes = round_.unread_bytes
         metrics.wal_bytes = round_.wal_bytes
-        new = capture.next_txid - 1 - ledger.captured.txid
-        if new:
-            metrics.transactions += new
-            ledger.captured = Mark(txid=TXID(capture.next_txid - 1), ms=capture.last_ms)
         if round_.failed != self._failed and round_.failed is not None:
             metrics.errors["CheckpointFailed"] += 1
             self._following.log.warning(events.CHECKPOINT_FAILED, error=round_.failed)

@@ -6,7 +6,8 @@ everything behind stays in the WAL. `away` tells the capture to keep it there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
@@ -29,25 +30,37 @@ _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 15.0
 
 
+class Leave(Protocol):
+    """Whether something may be stored, and whether what is stored counts: see `Tenure`."""
+
+    async def until_may_ship(self) -> None:
+        """Return when something may be stored."""
+
+    async def still_owned(self) -> bool:
+        """Look whether what is stored by now may be reported durable."""
+
+
 class Shipper:
     """Stores objects of one database, however long the store is away."""
 
     def __init__(
-        self, store: ObjectStore, threads: Threads, metrics: DatabaseMetrics, log: FilteringBoundLogger
+        self, store: ObjectStore, leave: Leave, threads: Threads, metrics: DatabaseMetrics, log: FilteringBoundLogger
     ) -> None:
         self.away = False
         self._store = store
+        self._leave = leave
         self._threads = threads
         self._metrics = metrics
         self._log = log
 
     async def segment(self, key: SegmentKey, body: bytes) -> None:
-        """Store a segment; returns when it is stored, and not before."""
+        """Store a segment; returns when it is durable, and not before: stored, and the epoch still ours."""
         await self._until_stored(lambda: self._store.put(str(key), body))
+        await self.confirm()
         self._count(key, len(body))
 
     async def stream(self, transaction: TransactionStream) -> int:
-        """Store a transaction that is read while it is sent; return the size of its segment in bytes."""
+        """Make a transaction durable that is read while it is sent; return the size of its segment in bytes."""
         stored_bytes = 0
 
         async def attempt() -> None:
@@ -59,12 +72,28 @@ class Shipper:
                 raise
 
         await self._until_stored(attempt)
+        await self.confirm()
         self._count(transaction.key, stored_bytes)
         return stored_bytes
 
     async def object(self, key: str, body: bytes) -> None:
         """Store any other object; returns when it is stored."""
         await self._until_stored(lambda: self._store.put(key, body))
+
+    async def until_may_ship(self) -> None:
+        """Return when something may be stored in the epoch."""
+        async for attempt in self._patiently():
+            with attempt:
+                await self._leave.until_may_ship()
+
+    async def confirm(self) -> None:
+        """Return when what is stored by now may be reported durable; never, once another instance owns the database."""
+        owned = False
+        async for attempt in self._patiently():
+            with attempt:
+                owned = await self._leave.still_owned()
+        if not owned:
+            await asyncio.Event().wait()  # until whoever waits for it is cancelled
 
     async def lost(self, keys: Iterable[str], prefixes: Iterable[str]) -> set[str]:
         """Return which of these stored keys are not there any more; each begins with one of the prefixes."""
@@ -91,6 +120,7 @@ class Shipper:
     async def _until_stored(self, send: Callable[[], Awaitable[None]]) -> None:
         async for attempt in self._patiently():
             with attempt:
+                await self._leave.until_may_ship()
                 await send()
         self._metrics.store_reachable = True
         if self.away:

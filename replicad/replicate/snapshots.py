@@ -81,6 +81,7 @@ class Snapshots:
             ProofFailed: the database is not as the page table says; nothing was stored that counts.
             StateMoved: no state could be held still long enough; what was stored by then need not be sent again.
         """
+        await self._shipper.until_may_ship()
         if self.newest is not None:
             await self._look_after(self.newest)
         try:
@@ -102,6 +103,7 @@ class Snapshots:
         manifest = self._manifest(pinned, reason=reason, now_ms=now_ms)
         key = ManifestKey(epoch=self._lineage.epoch, txid=pinned.txid, ms=pinned.ms)
         await self._shipper.object(str(key), await self._threads.run(encode_manifest, manifest))
+        await self._shipper.confirm()
         self.newest = manifest
         self._stored = {chunk.name: chunk for chunk in manifest.chunks}
         self._metrics.snapshots += 1

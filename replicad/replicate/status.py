@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replicad.config.model import DatabaseSettings
     from replicad.replicate.follower import Follower
+    from replicad.replicate.office import Office
+
+
+_FENCING = {None: "not tried", False: "by the store", True: "advisory"}
+"""By the metric `fencing_advisory`; it is tried with the first claim, which a restart on the same disk puts off."""
 
 
 def instant(ms: int | None) -> str | None:
@@ -17,17 +21,33 @@ def instant(ms: int | None) -> str | None:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds") if ms else None
 
 
-def database_status(database: DatabaseSettings, follower: Follower, *, store: str, now_ms: int) -> Mapping[str, object]:
+def database_status(office: Office, *, now_ms: int) -> Mapping[str, object]:
     """Return the status of one database."""
+    database = office.station.database
+    head: dict[str, object] = {"name": database.name, "path": str(database.path), "replica": office.station.store.url}
+    if not office.is_booted:
+        return {**head, "state": "starting", **_ownership(office)}
+    return {**head, **_followed(office, now_ms=now_ms)}
+
+
+def _ownership(office: Office) -> Mapping[str, object]:
+    return {
+        "owner": office.is_booted and not office.is_gone,
+        "ownership": office.standing.value,
+        "epoch": office.tenure.epoch if office.is_booted else None,
+        "epoch_claimed": office.is_booted and office.tenure.claimed.is_set(),
+        "fencing": _FENCING[office.station.metrics.fencing_advisory],
+    }
+
+
+def _followed(office: Office, *, now_ms: int) -> Mapping[str, object]:
+    follower = office.followed.follower
     following = follower.following
     ledger, metrics, newest = following.ledger, following.metrics, following.snapshots.newest
     return {
-        "name": database.name,
-        "path": str(database.path),
-        "replica": store,
         "state": _state(follower),
         "problem": follower.problem,
-        "epoch": following.lineage.epoch,
+        **_ownership(office),
         "database_id": following.lineage.database_id,
         "captured_txid": ledger.captured.txid,
         "durable_txid": ledger.durable.txid,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from replicad.errors import DatabaseUnusable, FileUnusable
+from replicad.errors import DatabaseBusy, DatabaseUnusable, FileUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ def translated(path: Path) -> Iterator[None]:
             hint="Restore it to an instant before the damage with `replicad restore --at`.",
         ) from error
     except apsw.BusyError as error:
-        raise DatabaseUnusable(
+        raise DatabaseBusy(
             path=path,
             expected="a database that can be shared",
             found=f"a lock that did not go away ({error})",

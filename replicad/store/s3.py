@@ -1,8 +1,9 @@
 """S3 and whatever speaks its protocol, as an object store.
 
 Of S3 this needs put, get with a range, list, delete, multipart upload, and for ownership a put with
-`If-None-Match: *`. ETags are neither sent nor compared, except those of parts, which go back to the store as
-they came: quoted, unquoted or not MD5, it makes no difference. `If-Match` is not used at all.
+`If-None-Match: *` (`s3_google.py` says that in Google's words). ETags are neither sent nor compared, except those of
+parts, which go back to the store as they came: quoted, unquoted or not MD5, it makes no difference. `If-Match` is not
+used at all.
 """
 
 from __future__ import annotations

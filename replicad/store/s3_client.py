@@ -27,6 +27,7 @@ from botocore.handlers import add_expect_header
 from replicad import __version__
 from replicad.errors import StoreRefused
 from replicad.store.s3_errors import CLIENT_ERRORS, Attempt, translate
+from replicad.store.s3_google import create_by_generation
 from replicad.store.s3_http import SingleRequestSession
 from replicad.store.s3_model import TrimmedLoader
 
@@ -85,6 +86,8 @@ async def connect(location: S3Location, options: StoreOptions) -> S3Connection:
         raise translate(error, Attempt(store=url, operation="opening it", key="")) from error
     client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register_last("before-call.s3.DeleteObjects", _sign_with_md5)
+    if location.creates_by_generation:
+        create_by_generation(client, credentials)
     return S3Connection(client=client, bucket=location.bucket, url=url, credentials=credentials)
 
 

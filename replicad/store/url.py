@@ -1,4 +1,4 @@
-"""Replica URLs: `s3://bucket/prefix?endpoint=…&region=…&path_style=…`, `file:///folder`, `memory://name`.
+"""Replica URLs: `s3://bucket/prefix?endpoint=…&region=…&path_style=…&creates=…`, `file:///folder`, `memory://name`.
 
 Paths are percent-decoded once, as in any URL. Credentials have no place in a URL: it stands in process
 lists, logs and status pages. One that holds any is refused, and no part of it is repeated in the message.
@@ -13,8 +13,10 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from replicad.errors import UsageError
 
-_S3_KEYS = ("endpoint", "region", "path_style")
+_S3_KEYS = ("endpoint", "region", "path_style", "creates")
 _FORMS = "s3://bucket/prefix?endpoint=…&region=…&path_style=true|false or file:///absolute/folder"
+_CREATES = ("if-none-match", "generation-match")
+_GOOGLE_HOST = "storage.googleapis.com"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HARMLESS_NAME = re.compile(r"[a-z][a-z_-]{0,30}")  # of a query key: nothing that could be a secret itself
@@ -33,11 +35,20 @@ class S3Location:
     endpoint: str | None = None  # None: AWS, by region
     region: str | None = None  # None: what the platform says
     path_style: bool | None = None  # None: path style with an endpoint, virtual hosts with AWS
+    creates: str | None = None  # how an object is created only if it is not there; None: as the endpoint has it
+
+    @property
+    def creates_by_generation(self) -> bool:
+        """Whether a create is told by Google's `x-goog-if-generation-match: 0` instead of `If-None-Match: *`."""
+        if self.creates is not None:
+            return self.creates == "generation-match"
+        host = urlsplit(self.endpoint or "").hostname or ""
+        return host == _GOOGLE_HOST or host.endswith(f".{_GOOGLE_HOST}")
 
     def __str__(self) -> str:
         slash = "/" if self.prefix else ""
         style = None if self.path_style is None else str(self.path_style).lower()
-        query = {"endpoint": self.endpoint, "region": self.region, "path_style": style}
+        query = {"endpoint": self.endpoint, "region": self.region, "path_style": style, "creates": self.creates}
         pairs = "&".join(f"{name}={quote(text, safe='/:.')}" for name, text in query.items() if text is not None)
         return f"s3://{self.bucket}{slash}{quote(self.prefix)}{'?' if pairs else ''}{pairs}"
 
@@ -133,6 +144,9 @@ def _s3(parts: SplitResult, where: str) -> S3Location:
     region = query.get("region")
     if region is not None and not _REGION.fullmatch(region):
         raise _refusal(where, expected="a region such as eu-central-1 or auto", found=repr(region))
+    creates = query.get("creates")
+    if creates not in {None, *_CREATES}:
+        raise _refusal(where, expected=f"creates to be {' or '.join(_CREATES)}", found=repr(creates))
     endpoint = query.get("endpoint")
     return S3Location(
         bucket=parts.netloc,
@@ -140,6 +154,7 @@ def _s3(parts: SplitResult, where: str) -> S3Location:
         endpoint=None if endpoint is None else _endpoint(endpoint, where),
         region=region,
         path_style=None if style is None else style == "true",
+        creates=creates,
     )
 
 

@@ -13,6 +13,7 @@ from replicad.store.directory import DirectoryStore
 from replicad.store.memory import MemoryStore
 from replicad.store.open import StoreOptions, open_store
 from tests.support import rclone_server, versitygw_server
+from tests.support.google_server import GoogleServer, running_google
 from tests.support.moto_server import CREDENTIALS, REGION, MotoServer, running_moto
 from tests.support.rclone_server import RcloneServer, running_rclone, why_no_rclone
 from tests.support.versitygw_server import VersitygwServer, running_versitygw, why_no_versitygw
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
 
     from replicad.store.protocol import ObjectStore
 
-STORES = ("memory", "directory", "moto-path", "moto-virtual", "rclone", "versitygw", "direct-moto", "direct-versitygw")
+STORES = (
+    "memory",
+    "directory",
+    "moto-path",
+    "moto-virtual",
+    "google",
+    "rclone",
+    "versitygw",
+    "direct-moto",
+    "direct-versitygw",
+)
 LIARS = frozenset({"rclone"})
 """Stores that answer a conditional write with yes whatever is there."""
 
@@ -39,6 +50,13 @@ PATIENCE = StoreOptions(
 def moto() -> Iterator[MotoServer]:
     """A moto server for the whole run; each test takes a bucket of its own."""
     with running_moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def google(moto: MotoServer) -> Iterator[GoogleServer]:
+    """What speaks like Google Cloud Storage, in front of moto."""
+    with running_google(moto.port) as server:
         yield server
 
 
@@ -84,14 +102,17 @@ class Servers:
     """The servers of this run."""
 
     moto: MotoServer
+    google: GoogleServer
     rclone: RcloneServer | None
     versitygw: VersitygwServer | None
 
 
 @pytest.fixture(scope="session")
-def servers(moto: MotoServer, rclone: RcloneServer | None, versitygw: VersitygwServer | None) -> Servers:
+def servers(
+    moto: MotoServer, google: GoogleServer, rclone: RcloneServer | None, versitygw: VersitygwServer | None
+) -> Servers:
     """All servers, up before the first test that needs one."""
-    return Servers(moto=moto, rclone=rclone, versitygw=versitygw)
+    return Servers(moto=moto, google=google, rclone=rclone, versitygw=versitygw)
 
 
 @pytest.fixture
@@ -111,10 +132,11 @@ async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:  # 
             return DirectoryStore(tmp_path / "store")
         case "moto-path":
             return await open_store(moto.new_bucket_url(), PATIENCE)
-        case "moto-virtual":
-            endpoint = f"http://s3.localhost:{moto.port}"
-            url = f"s3://{moto.new_bucket()}?endpoint={endpoint}&region={REGION}&path_style=false"
-            return await open_store(url, PATIENCE)
+        case "moto-virtual" | "google":
+            query = f"endpoint=http://s3.localhost:{moto.port}&region={REGION}&path_style=false"
+            if kind == "google":
+                query = f"endpoint={servers.google.endpoint}&region=auto&creates=generation-match"
+            return await open_store(f"s3://{moto.new_bucket()}?{query}", PATIENCE)
         case "rclone":
             return await _open_rclone(servers.rclone)
         case "versitygw":

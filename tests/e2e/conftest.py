@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.fault_proxy import FaultProxy, running_in_thread
+from tests.support.fleet import Fleet
 from tests.support.moto_server import MotoServer, running_moto
 from tests.support.scene import Scene
 
@@ -43,4 +44,11 @@ def proxy(moto: MotoServer) -> Iterator[FaultProxy]:
 def remote(tmp_path: Path, moto: MotoServer, proxy: FaultProxy) -> Iterator[Scene]:
     """As `scene`, with the bucket in the S3 server behind the proxy."""
     with Scene(tmp_path, server=moto, endpoint=proxy.endpoint, settings=QUICK_TO_NOTICE) as found:
+        yield found
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, moto: MotoServer) -> Iterator[Fleet]:
+    """Several instances, none started yet, that share a bucket in the S3 server."""
+    with Fleet(tmp_path, moto) as found:
         yield found

@@ -72,7 +72,8 @@ def test_nothing_is_written_twice(remote: Scene, proxy: FaultProxy) -> None:
     assert remote.daemon.stop() == 143
     written = Counter(seen.path for seen in proxy.seen if seen.method == "PUT")
     assert len(written) > 20
-    assert {path: times for path, times in written.items() if times > 1} == {}
+    # Each claim is preceded by two creates of one random key, the second of which must be refused.
+    assert {path: times for path, times in written.items() if times > 1 and "/probes/" not in path} == {}
 
 
 def descriptors(pid: int) -> Counter[str]:

@@ -45,7 +45,7 @@ def test_a_whole_life(scene: Scene) -> None:
     scene.daemon.start(APP)
     assert scene.rows() == list(range(16))
     assert scene.rows("PRAGMA journal_mode") == ["delete"]
-    assert {kind(key) for key in scene.keys() - before} == {"claim", "start"}
+    assert {kind(key) for key in scene.keys() - before} - {"note"} == {"claim", "start"}
     scene.insert(30)
     assert scene.daemon.sync() == last + 1
     scene.kill()
@@ -95,7 +95,7 @@ def test_a_difference_larger_than_a_segment(remote: Scene, proxy: FaultProxy) ->
         with measured(longest):
             remote.insert(number)
     assert max(longest) < STALL_SECONDS
-    assert sorted(file.name for file in remote.disk.iterdir()) == ["app.db", "app.db-replicad"]
+    assert {file.name for file in remote.disk.iterdir()} == {"app.db", "app.db-replicad", "app.db-replicad.lock"}
     proxy.refuse = False
     remote.daemon.sync()
     remote.check_newest()

@@ -13,6 +13,8 @@ from tests.support.scene import kind
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.support.fault_proxy import FaultProxy
     from tests.support.scene import Scene
 
@@ -30,6 +32,11 @@ def started(scene: Scene, *, create: bool = True) -> None:
     scene.daemon.sync()
 
 
+def kinds(keys: Iterable[str]) -> set[str]:
+    """Return what kinds of objects these are, notes of a handover left out: they are no part of the history."""
+    return {kind(key) for key in keys} - {"note"}
+
+
 def test_a_redeploy_onto_an_empty_disk(scene: Scene) -> None:
     """On an empty disk it restores and goes on with the next TXID, and sends no snapshot and no chunk.
 
@@ -41,13 +48,13 @@ def test_a_redeploy_onto_an_empty_disk(scene: Scene) -> None:
     before = scene.keys()
     scene.lose_disk()
     scene.daemon.start(APP)
-    assert {kind(key) for key in scene.keys() - before} == {"claim", "start"}
+    assert kinds(scene.keys() - before) == {"claim", "start"}
     assert scene.rows() == list(range(12))
     scene.insert(12)
     assert scene.daemon.sync() == 4
     scene.close()
     assert scene.daemon.stop() == 143
-    assert {kind(key) for key in scene.keys() - before} == {"claim", "start", "segment", "end"}
+    assert kinds(scene.keys() - before) == {"claim", "start", "segment", "end"}
     assert scene.check_newest() == 4
     assert [len(rows) for rows in scene.states().values()] == [10, 11, 12, 13]
 
@@ -60,7 +67,7 @@ def test_a_redeploy_after_a_crash_and_a_lost_disk(scene: Scene) -> None:
     before = scene.keys()
     scene.daemon.start(APP)
     assert scene.rows() == list(range(12))
-    assert {kind(key) for key in scene.keys() - before} == {"claim", "start"}
+    assert kinds(scene.keys() - before) == {"claim", "start"}
     scene.insert(12)
     assert scene.daemon.sync() == 4
 
@@ -89,7 +96,7 @@ def test_a_crash_on_the_same_disk(scene: Scene, when: str) -> None:
     scene.daemon.start(APP)
     scene.insert(100)
     scene.daemon.sync()
-    assert {kind(key) for key in set(scene.objects()) - set(before)} == {"segment"}
+    assert kinds(set(scene.objects()) - set(before)) == {"claim", "start", "segment"}
     scene.check_newest()
 
 
@@ -110,7 +117,7 @@ def test_a_crash_with_transactions_on_the_way(remote: Scene, proxy: FaultProxy) 
     remote.daemon.start(APP)
     assert remote.daemon.found("continuity_proven", continuity="ahead")
     remote.daemon.sync()
-    assert {kind(key) for key in remote.keys() - before} == {"segment"}
+    assert kinds(remote.keys() - before) == {"claim", "start", "segment"}
     assert [len(rows) for rows in remote.states().values()] == [10, 11, 12, 13, 14, 15]
     remote.check_newest()
 
@@ -156,7 +163,7 @@ def test_a_restart_after_an_end_in_order(scene: Scene) -> None:
     before = scene.keys()
     scene.daemon.start(APP)
     assert scene.daemon.stop() == 143
-    assert sorted(kind(key) for key in scene.keys() - before) == ["claim", "end", "start"]
+    assert kinds(scene.keys() - before) == {"claim", "end", "start"}
     scene.daemon.start(APP)
     scene.insert(12)
     assert scene.daemon.sync() == 4
@@ -174,7 +181,7 @@ def test_an_application_that_writes_between_two_runs(scene: Scene) -> None:
     scene.daemon.start(APP)
     assert scene.daemon.found("continuity_lost")
     scene.daemon.until("snapshot_stored")
-    assert "snapshot" in {kind(key) for key in scene.keys() - before}
+    assert "snapshot" in kinds(scene.keys() - before)
     scene.insert(14)
     scene.daemon.sync()
     scene.check_newest()
@@ -228,8 +235,8 @@ def test_a_segment_that_was_stored_though_nobody_noted_it(scene: Scene) -> None:
     scene.insert(13)
     assert scene.daemon.sync() == 5
     new = set(scene.objects()) - set(before)
-    assert {kind(key) for key in new} == {"segment"}
-    assert len(new) == 1
+    assert kinds(new) == {"claim", "start", "segment"}
+    assert sum(kind(key) == "segment" for key in new) == 1
     scene.check_newest()
 
 

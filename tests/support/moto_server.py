@@ -79,12 +79,13 @@ class MotoServer:
         """Return everything below a prefix, by what follows it in the key; keys of replicad's need no quoting."""
         found: dict[str, bytes] = {}
         after = ""
-        while rows := self._keys(bucket, prefix, after):
+        while rows := self.keys(bucket, prefix, after):
             found |= {key.removeprefix(prefix): self._request("GET", f"/{bucket}/{key}") for key in rows}
             after = rows[-1]
         return found
 
-    def _keys(self, bucket: str, prefix: str, after: str) -> list[str]:
+    def keys(self, bucket: str, prefix: str = "", after: str = "") -> list[str]:
+        """Return the keys below a prefix that sort behind one of them: as many as one listing holds."""
         query = urllib.parse.urlencode({"list-type": 2, "prefix": prefix, "start-after": after})
         return [key.decode() for key in re.findall(rb"<Key>(.*?)</Key>", self._request("GET", f"/{bucket}?{query}"))]
 

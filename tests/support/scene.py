@@ -197,8 +197,8 @@ class Scene:
 
 
 def kind(key: str) -> str:
-    """Return what an object is: claim, start, end, segment, snapshot or chunk."""
-    names = {"claims": "claim", "log": "segment", "snapshots": "snapshot", "chunks": "chunk"}
+    """Return what an object is: claim, note (of a handover), start, end, segment, snapshot or chunk."""
+    names = {"claims": "claim", "handover": "note", "log": "segment", "snapshots": "snapshot", "chunks": "chunk"}
     folder, _, name = key.rpartition("/")
     return names.get(folder.rpartition("/")[2]) or name.removesuffix(".json")
 

@@ -36,14 +36,14 @@ async def check_store(settings: Settings, database: DatabaseSettings) -> list[Ch
     except ReplicadError as error:
         return [fail("store", str(error), "Set replica and the credentials as docs/configuration.md says.")]
     try:
-        return await probe_store(PrefixedStore(opened, f"{database.name}/"))
+        return await probe_store(PrefixedStore(opened, f"{database.name}/"), fencing=settings.fencing)
     finally:
         await opened.close()
 
 
-async def probe_store(store: ObjectStore) -> list[Check]:
-    """Return the checks of an open store."""
-    return await _Probe(store).checks()
+async def probe_store(store: ObjectStore, *, fencing: str = "auto") -> list[Check]:
+    """Return the checks of an open store; `fencing` is the setting, which says what follows from what is found."""
+    return await _Probe(store, fencing).checks()
 
 
 class _WrongAnswer(Exception):
@@ -53,8 +53,9 @@ class _WrongAnswer(Exception):
 class _Probe:
     """Tries each verb once on a random key; a store that is out of reach ends it, a refusal does not."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, fencing: str) -> None:
         self._store = store
+        self._fencing = fencing
         self._key = f"{PROBES}doctor-{secrets.token_hex(8)}"
         self._checks: list[Check] = []
         self._clock_difference_seconds: float | None = None
@@ -111,18 +112,16 @@ class _Probe:
         try:
             honoured = await probe_conditional_writes(self._store)
         except (StoreRefused, StoreUnreachable, CreateUndecided) as error:
-            return fail(name, str(error), "Try again; if it stays so, use a store that supports If-None-Match.")
+            return fail(name, str(error), "Try again; if it stays so, use a store with conditional writes.")
         if honoured:
-            return ok(name, "If-None-Match: * is honoured; two instances cannot own one replica")
-        advice = "Run one instance at a time, or use a store with conditional writes (AWS S3, R2, Tigris, MinIO)."
-        return warn(name, "If-None-Match: * is ignored or missing", advice)
+            follows = ", though `fencing: advisory` leaves them unused" if self._fencing == "advisory" else ""
+            return ok(name, f"honoured: of two instances the store lets one own an epoch{follows}")
+        return _without(name, self._fencing)
 
     def _clock(self) -> Check:
         difference = self._clock_difference_seconds
         if difference is None:
             return skip("clock", "not compared, because the listing failed")
-        if abs(difference) < 1:
-            return ok("clock", "the store's clock agrees with this machine's")
         if abs(difference) < 1:
             return ok("clock", "the store's clock agrees with this machine's")
         found = (
@@ -132,6 +131,16 @@ class _Probe:
         if abs(difference) > _CLOCK_FAIL_SECONDS:
             return fail("clock", found, advice)
         return warn("clock", found, advice) if abs(difference) > _CLOCK_WARN_SECONDS else ok("clock", found)
+
+
+def _without(name: str, fencing: str) -> Check:
+    found = "ignored or missing: a second create of one key is not refused"
+    stores = "AWS S3, R2, Tigris, MinIO, Google Cloud Storage (with creates=generation-match behind another name)"
+    if fencing == "required":
+        advice = f"Use a store with conditional writes ({stores}), or set fencing: auto."
+        return fail(name, f"{found}, and with `fencing: required` replicad does not start (13)", advice)
+    advice = f"Start one instance at a time, or use a store with conditional writes ({stores})."
+    return warn(name, f"{found}; fencing is advisory: owners find out about one another by looking", advice)
 
 
 def _permission_advice(verb: str, error: Exception) -> str:

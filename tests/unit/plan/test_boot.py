@@ -53,6 +53,16 @@ def test_an_older_disk() -> None:
     assert decide(replace(untouched, pages=41), HEAD) is Course.ASIDE
 
 
+def test_a_disk_that_lost_the_last_transaction() -> None:
+    """A state that is stored is never stored again over a later one, even if nobody else has written since.
+
+    The disk lost power before the last transaction was on it, or it is a copy of a disk whose owner has shipped once
+    more. Seen to fail while the claim alone decided: the older state was stored behind the newer one.
+    """
+    untouched = replace(LOCAL, recorded=EARLIER, checksum=EARLIER.checksum, pages=EARLIER.pages, all_noted=True)
+    assert decide(untouched, HEAD) is Course.FORWARD
+
+
 def test_a_file_of_another_history() -> None:
     """A file without a state file, or of another database, is kept aside: that it exists says nothing."""
     assert decide(LOCAL, HEAD) is Course.ASIDE

@@ -16,12 +16,16 @@ from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
 from replicad.host.watcher import Watcher
 from replicad.observe.metrics import Metrics
-from replicad.replicate.assembly import Assembly, Followed
-from replicad.replicate.own import own
-from replicad.replicate.state_file import read_state
+from replicad.ownership.claim import Me
+from replicad.replicate.assembly import assemble
+from replicad.replicate.office import Office
+from replicad.replicate.protocol import Driver
+from replicad.replicate.station import Station
+from replicad.replicate.tenure import Tenure
 from replicad.replicate.tools import Tools
 from replicad.store.memory import MemoryStore
 from tests.support.faulty_store import Call, FaultyStore
+from tests.support.no_host import NoHost
 from tests.support.oracle import StoredHistory
 from tests.support.scene import ask
 from tests.support.waiting import wait_until_async
@@ -30,7 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, MutableMapping
     from typing import Any
 
+    from replicad.replicate.assembly import Followed
     from replicad.replicate.follower import Follower
+    from replicad.replicate.own import Owned
+    from replicad.replicate.state_file import StateFile
+    from replicad.store.protocol import ObjectStore
 
 
 _START_SECONDS = 20.0
@@ -40,8 +48,8 @@ COMPANIONS = ("", "-wal", "-shm", "-replicad")
 class Gate(FaultyStore):
     """A store of which one kind of request can be kept away."""
 
-    def __init__(self) -> None:
-        super().__init__(MemoryStore())
+    def __init__(self, store: ObjectStore | None = None) -> None:
+        super().__init__(store or MemoryStore())
         self.shut: tuple[str, str] | None = None  # verb, and what the key contains
         self.defective = False  # raises what no store may raise
 
@@ -52,6 +60,10 @@ class Gate(FaultyStore):
             self.calls.append(Call(verb=verb, key=key, fault="shut"))
             self._unreached(verb, key, "no connection", sent=False)
         return await super()._begin(verb, key, special)
+
+
+async def _nothing_to_stop() -> None:
+    """There is no application but the test's own connection."""
 
 
 class Stage:
@@ -65,9 +77,18 @@ class Stage:
         self.store = Gate()
         self.tools = tools
         self.lines = lines
-        self.flags = {"database": str(path), "replica": "memory://stage", "sync_interval": "0s"}
+        self.flags = {
+            "database": str(path),
+            "replica": "memory://stage",
+            "sync_interval": "0s",
+            "handover_poll_interval": "100ms",
+            "handover_timeout": "1s",
+            "boot_timeout": "0s",
+        }
+        self.stop_application = _nothing_to_stop
         self.metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
         self._connection: apsw.Connection | None = None
+        self.office: Office | None = None
         self._followed: Followed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -120,29 +141,59 @@ class Stage:
     @property
     def follower(self) -> Follower:
         """The one that runs."""
-        assert self._followed is not None
-        return self._followed.follower
+        assert self.office is not None
+        return self.office.followed.follower
 
-    async def boot(self, *, may_replace: bool = True) -> Followed:
-        """Claim, and bring file and history together."""
+    def station(self) -> Station:
+        """Return what stays the same, whoever owns the database."""
         settings = load(flags=self.flags, environ={}, required=()).settings
-        state, log = await self.tools.threads.run(read_state, self.path), structlog.get_logger()
-        owned = await own(self.store, state, environment={}, clock=self.tools.clock, log=log)
-        assembly = Assembly(
+        return Station(
             database=settings.databases[0],
             store=self.store,
             settings=settings,
             tools=self.tools,
             metrics=self.metrics,
-            log=log,
+            log=structlog.get_logger(),
         )
-        self._followed = await assembly.boot(owned, state, may_replace=may_replace)
+
+    async def assemble(self, owned: Owned, state: StateFile) -> Followed:
+        """Bring file and history together in an epoch that was claimed by whoever calls this."""
+        station, me = self.station(), Me(id=owned.claim_id, instance="here")
+        driver = Driver(station.store, self.tools.clock, station.log, self.metrics, host=NoHost(), fencing="auto")
+        tenure = Tenure(driver, owned, me, self.metrics, station.log)
+        return await assemble(station, owned, state, tenure, may_replace=True)
+
+    async def boot(self, *, may_replace: bool = True) -> Followed:
+        """Claim, and bring file and history together."""
+        station = self.station()
+        self.office = Office(station, {}, changed=lambda: None, stop_application=self.stop_application)
+        try:
+            await self.office.boot(may_replace=may_replace, claimed=lambda: None)
+        except BaseException:
+            await self.office.close()
+            raise
+        self._followed = self.office.followed
         return self._followed
 
     async def start(self) -> None:
         """Boot, and follow until `stop`."""
         followed = await self.boot()
         self._task = asyncio.create_task(followed.follower.run())
+        if followed.booted.opened is not None:
+            async with asyncio.timeout(_START_SECONDS):
+                await followed.follower.until_capturing()
+
+    async def serve(self, *, may_replace: bool = True) -> None:
+        """Boot, follow, and hand over when asked, as the daemon does, until `stop`."""
+        followed = await self.boot(may_replace=may_replace)
+
+        async def run(office: Office) -> None:
+            async with asyncio.TaskGroup() as group:
+                office.follow(group)
+                await asyncio.Event().wait()
+
+        assert self.office is not None
+        self._task = asyncio.create_task(run(self.office))
         if followed.booted.opened is not None:
             async with asyncio.timeout(_START_SECONDS):
                 await followed.follower.until_capturing()
@@ -162,8 +213,12 @@ class Stage:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+        if self.office is not None and self.office.is_booted:
+            self._followed = self.office.followed
         if self._followed is not None and self._followed.booted.opened is not None:
             await self.tools.threads.run(self._followed.booted.opened.source.close)
+        if self.office is not None:
+            await self.office.close()
         self._followed = None
 
     async def sync(self, timeout_seconds: float = 20.0) -> int:

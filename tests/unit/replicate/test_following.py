@@ -22,7 +22,7 @@ async def turn_of(stage: Stage) -> Turn:
     stage.insert(1)
     followed = await stage.boot()
     capture: Capture = None  # type: ignore[assignment]
-    return Turn(followed.follower.following.tools.threads, capture)
+    return Turn(followed.follower.following.tools.threads, capture, used=lambda: None)
 
 
 async def test_one_at_a_time(stage: Stage) -> None:

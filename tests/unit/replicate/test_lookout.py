@@ -46,7 +46,7 @@ class Place:
         self.sending = Sending()
         self.nudge = asyncio.Event()
         self.beat = Beat(capture, CheckpointLimits(room_bytes=1 << 30), tools.clock)
-        self.turn = Turn(tools.threads, capture)
+        self.turn = Turn(tools.threads, capture, used=lambda: None)
         self.watch = tools.watcher.watch(path.parent, (path.name, f"{path.name}-wal"), self.nudge)
         settings = load(
             flags={

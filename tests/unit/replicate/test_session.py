@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from replicad.replicate.ledger import Mark
 from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
@@ -78,3 +79,37 @@ async def test_a_commit_that_changes_nothing(stage: Stage) -> None:
     txid = await stage.sync()
     await stage.check_newest()
     assert list(await stage.states()) == list(range(1, txid + 1))
+
+
+async def test_what_a_snapshot_has_read_is_not_forgotten(stage: Stage) -> None:
+    """A sync that finds its transactions read already, by a snapshot on its way to a pin, waits for them all the same.
+
+    Seen to fail: it named the transaction that was counted last, which was durable, and answered at once. What it had
+    promised was in memory alone.
+    """
+    await stage.begin()
+    stage.store.shut = ("put", "/log/")
+    stage.insert(2)
+    stop, promises, written = asyncio.Event(), list[asyncio.Task[Mark]](), 2
+
+    async def write() -> None:
+        nonlocal written
+        while not stop.is_set():
+            written += 1
+            stage.insert(written)
+            promises.append(asyncio.create_task(stage.follower.sync()))
+            await asyncio.sleep(0.002)
+
+    writing = asyncio.create_task(write())
+    for _ in range(10):
+        await stage.follower.snapshot("now")
+    stop.set()
+    await writing
+    kept = [promise.result() for promise in promises if promise.done()]
+    for promise in promises:
+        promise.cancel()
+    await asyncio.gather(*promises, return_exceptions=True)
+    assert kept == []
+    stage.store.shut = None
+    assert await stage.sync() == written + 1
+    await stage.check_newest()

@@ -28,6 +28,10 @@ SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLEKEY"  # noqa: S105 - AWS's own ex
             "s3://b2b?endpoint=https%3A%2F%2Fx.example%2Fstorage%2Fs3&path_style=false",
             S3Location(bucket="b2b", endpoint="https://x.example/storage/s3", path_style=False),
         ),
+        (
+            "s3://b2b?endpoint=https://storage.googleapis.com&region=auto&creates=if-none-match",
+            S3Location(bucket="b2b", endpoint="https://storage.googleapis.com", region="auto", creates="if-none-match"),
+        ),
         ("file:///var/backup", DirectoryLocation(root=Path("/var/backup"))),
         ("file://localhost/var/my%20backup/", DirectoryLocation(root=Path("/var/my backup"))),
         ("memory://name", MemoryLocation(name="name")),
@@ -38,6 +42,26 @@ def test_good_urls(url: str, expected: object) -> None:
     assert parse_url(url) == expected
     assert parse_url(str(parse_url(url))) == expected
     assert without_secrets(url)
+
+
+@pytest.mark.parametrize(
+    ("query", "by_generation"),
+    [
+        ("", False),
+        ("?endpoint=https://s3.example.com", False),
+        ("?endpoint=https://storage.googleapis.com", True),
+        ("?endpoint=https://STORAGE.googleapis.com:443/", True),
+        ("?endpoint=https://bucket.storage.googleapis.com", True),
+        ("?endpoint=https://notstorage.googleapis.com", False),
+        ("?endpoint=https://storage.googleapis.com&creates=if-none-match", False),
+        ("?endpoint=https://proxy.example.com&creates=generation-match", True),
+    ],
+)
+def test_how_a_create_is_told(query: str, *, by_generation: bool) -> None:
+    """Google's endpoint is known by its name; one behind another name is named by `creates`, which always wins."""
+    location = parse_url(f"s3://bucket/p{query}")
+    assert isinstance(location, S3Location)
+    assert location.creates_by_generation is by_generation
 
 
 @pytest.mark.parametrize(
@@ -58,6 +82,7 @@ def test_good_urls(url: str, expected: object) -> None:
         ("s3://bucket/./b", "'.'"),
         ("s3://bucket/a%0Ab", "control character"),
         ("s3://bucket/a#b", "'#'"),
+        ("s3://bucket/a?creates=always", "'always'"),
         ("s3://bucket?endpont=https://x", "the key 'endpont'"),
         ("s3://bucket?region=a&region=b", "'region' twice"),
         ("s3://bucket?region=", "'region' without"),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from replicad.store.protocol import ObjectStore, StoredObject
 
 
-async def _checks(store: ObjectStore) -> dict[str, Check]:
-    return {check.name: check for check in await probe_store(store)}
+async def _checks(store: ObjectStore, fencing: str = "auto") -> dict[str, Check]:
+    return {check.name: check for check in await probe_store(store, fencing=fencing)}
 
 
 class NoDelete(MemoryStore):
@@ -95,11 +95,29 @@ async def test_a_store_out_of_reach_is_one_failure() -> None:
     assert "connection refused" in checks["store"].found
 
 
-async def test_a_store_that_ignores_conditions_is_a_warning() -> None:
-    """A store where a create overwrites works, with one instance at a time."""
-    check = (await _checks(Overwriting()))["conditional writes"]
-    assert check.verdict == "warn"
-    assert "one instance at a time" in check.advice
+@pytest.mark.parametrize(
+    ("fencing", "verdict", "found", "advice"),
+    [
+        ("auto", "warn", "fencing is advisory", "one instance at a time"),
+        ("advisory", "warn", "fencing is advisory", "one instance at a time"),
+        ("required", "fail", "does not start (13)", "fencing: auto"),
+    ],
+)
+async def test_a_store_that_ignores_conditions(fencing: str, verdict: str, found: str, advice: str) -> None:
+    """On a store where a create overwrites, what follows depends on `fencing`: a warning, or no start at all."""
+    store = Overwriting()
+    check = (await _checks(store, fencing))["conditional writes"]
+    assert check.verdict == verdict
+    assert found in check.found
+    assert advice in check.advice
+    assert [row async for row in store.list("")] == []
+
+
+async def test_conditions_that_are_left_unused() -> None:
+    """Where the store could and `fencing: advisory` does not want it to, the check says so."""
+    check = (await _checks(MemoryStore(), "advisory"))["conditional writes"]
+    assert check.verdict == "ok"
+    assert "fencing: advisory" in check.found
 
 
 async def test_a_store_that_does_not_show_what_it_stored() -> None:
