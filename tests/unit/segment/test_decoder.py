@@ -172,7 +172,7 @@ def _as_long_as(body: bytes, head_bytes: int, wanted_bytes: int) -> bytes:
 def test_references_are_proven() -> None:
     """TRAP: a segment is unpacked with the very pages that it refers to, or not at all; its index needs none.
 
-    Seen to fail (other pages came out, without a word) without the comparison of hashes in `read_block`.
+    Seen to fail without the comparison of hashes in `read_block`.
     """
     index = decode(REFERRING_BODY, what=WHAT)
     assert list(index.references) == [pgno for pgno, _ in OLDER]
