@@ -71,7 +71,7 @@ def idle(folder: Path) -> Iterator[Row]:
             resident = memory_bytes(daemon.pid, "VmRSS")
     first_object = statistics.median(starts[1:])  # the first one may have had to compile
     yield at_most("start of the process to first object stored, median of 5", first_object * 1e3, 450, "ms")
-    looks = asked.pop("GET", 0)
+    looks = asked.pop("get", 0)
     yield at_most("idle: looks for a successor in 20 s, one each handover_poll_interval", looks, 20 // 5 + 1, "")
     yield at_most("idle: other requests to the store in 20 s", sum(asked.values()), 0, "")
     yield at_most("idle: CPU of one core", share * 100, 0.2, "%")

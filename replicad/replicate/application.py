@@ -17,14 +17,14 @@ import structlog
 
 from replicad.errors import HookFailed, Stopped
 from replicad.host.child import Child
+from replicad.host.exitstatus import ExitStatus
 from replicad.host.signals import STOP_SIGNALS
 from replicad.observe import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from replicad.host.exitstatus import ExitStatus
     from replicad.host.reaper import Reaper
     from replicad.host.signals import Signals
 
@@ -53,7 +53,7 @@ class Application:
         self._environment = environment
         self._folder = folder
         self._ending: _Ending | None = None
-        self._stopped = False
+        self._stopped = asyncio.Event()  # for good
         self._idle = asyncio.Event()  # nothing of it runs
         self._idle.set()
 
@@ -67,6 +67,7 @@ class Application:
     ) -> ExitStatus:
         """Start the command, and return how it ended once it and all it left running have ended.
 
+        After `stop_and_wait` nothing is started: it has ended by SIGTERM before its first step.
         Every signal caught is passed on once. The first SIGTERM or SIGINT starts the timeout, the next one
         kills at once. Cancelled, it stops the application as SIGTERM would and raises CancelledError when that
         is done; cancelled again, it kills at once.
@@ -84,9 +85,10 @@ class Application:
         """
         if signals.stop_signal is not None:
             raise Stopped(signal=signals.stop_signal.name, stage="start-up")
+        if self._stopped.is_set():
+            return ExitStatus(signal=signal.SIGTERM)
         child = self._start(command)
-        self._idle.clear()
-        self._ending = ending = _Ending(child, stop_timeout_seconds)
+        ending = _Ending(child, stop_timeout_seconds)
         _log.info(events.APP_STARTED, pid=child.pid, program=command[0])  # arguments may hold secrets
 
         def pass_on(signum: signal.Signals) -> None:
@@ -98,26 +100,21 @@ class Application:
                 ending.begin()
                 on_signal()
 
-        try:
-            with signals.subscribe(pass_on):
-                status = await ending.wait()
-                await self._end_leftovers(child, ending)
-        finally:
-            ending.close()
-            self._ending = None
-            self._idle.set()
+        with self._running(ending), signals.subscribe(pass_on):
+            status = await ending.wait()
+            await self._end_leftovers(child, ending)
         _log.info(events.APP_STOPPED, pid=child.pid, status=status.shell_code)
         ending.raise_if_cancelled()
         return status
 
     def stop(self) -> None:
-        """Stop the application that runs, if any, as SIGTERM would: for a handover, or when fenced."""
+        """Stop the application or the hook that runs, if any, as SIGTERM would."""
         if self._ending is not None:
             self._ending.stop()
 
     async def stop_and_wait(self) -> None:
-        """Stop it likewise, and return when nothing of it runs any more; it is not started later either."""
-        self._stopped = True
+        """Stop it likewise, for a handover or when fenced; return when nothing of it runs. Nothing is started later."""
+        self._stopped.set()
         self.stop()
         await self._idle.wait()
 
@@ -127,7 +124,8 @@ class Application:
         """Run a shell command to its end: `on_first_start` or `before_start`.
 
         What it leaves running in the background when it succeeds goes on: it may be a service that the
-        application needs. When it fails or is stopped, all of its group is ended.
+        application needs. When it fails or is stopped, all of its group is ended. After `stop_and_wait` it is not
+        started, and how it ended does not matter.
 
         Args:
             name: the setting's name, for messages.
@@ -142,6 +140,8 @@ class Application:
         """
         if signals.stop_signal is not None:
             raise Stopped(signal=signals.stop_signal.name, stage=name)
+        if self._stopped.is_set():
+            return
         child = self._start(["sh", "-c", command])
         ending = _Ending(child, LEFTOVER_SECONDS, whole_group=True)
 
@@ -151,22 +151,33 @@ class Application:
             elif signum in STOP_SIGNALS:
                 ending.stop()
 
-        try:
-            with signals.subscribe(pass_on):
-                ending.limit(timeout_seconds)
-                status = await ending.wait()
-                if ending.begun or status.code != 0:
-                    await self._end_leftovers(child, ending)
-        finally:
-            ending.close()
+        with self._running(ending), signals.subscribe(pass_on):
+            ending.limit(timeout_seconds)
+            status = await ending.wait()
+            if ending.begun or status.code != 0:
+                await self._end_leftovers(child, ending)
         ending.raise_if_cancelled()
         if signals.stop_signal is not None:
             raise Stopped(signal=signals.stop_signal.name, stage=name)
+        if self._stopped.is_set():
+            return
         if ending.late or status.code != 0:
             found = f"{status}, stopped after {timeout_seconds:g} s" if ending.late else str(status)
             _log.error(events.HOOK_FAILED, hook=name, status=found)
             raise HookFailed(hook=name, status=found)
         _log.info(events.HOOK_DONE, hook=name)
+
+    @contextlib.contextmanager
+    def _running(self, ending: _Ending) -> Iterator[None]:
+        """Have a child that has been started be the one that `stop_and_wait` stops, until it has ended."""
+        self._idle.clear()
+        self._ending = ending
+        try:
+            yield
+        finally:
+            ending.close()
+            self._ending = None
+            self._idle.set()
 
     def _start(self, command: Sequence[str]) -> Child:
         return Child.start(command, reaper=self._reaper, env=self._environment, cwd=self._folder)

@@ -211,20 +211,14 @@ def test_a_transaction_larger_than_memory(scene: Scene) -> None:
     followed(scene)
     scene.insert(1)
     scene.daemon.sync()
-    before = most_resident_bytes(scene.daemon.pid)
+    before = scene.daemon.most_resident_bytes()
     scene.write("BEGIN", "PRAGMA cache_size=-2000")
     scene.insert(*range(100, 100 + (LARGE_BYTES >> 22)), size_bytes=4 << 20)
     scene.write("COMMIT")
     assert scene.daemon.sync() == 3
     assert scene.database.stat().st_size + wal_of(scene).stat().st_size > LARGE_BYTES
-    assert most_resident_bytes(scene.daemon.pid) - before < LARGE_BYTES // 4
+    assert scene.daemon.most_resident_bytes() - before < LARGE_BYTES // 4
     assert scene.check_newest() == 3
-
-
-def most_resident_bytes(pid: int) -> int:
-    """Return the most memory that a process has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 LOCK_BYTE = 1 << 30

@@ -131,6 +131,30 @@ def test_past_max_wal_bytes(remote: Scene, proxy: FaultProxy) -> None:
         assert rows == order[: len(rows)], f"TXID {txid} is a state that never was"
 
 
+BACKLOG_BYTES = 128 << 20
+
+
+def test_memory_does_not_grow_with_the_backlog(remote: Scene, proxy: FaultProxy) -> None:
+    """TRAP: the backlog of an outage stays in the WAL: the daemon's memory is what segments in memory take (#1477).
+
+    Seen to fail with `segment_bytes` at half its size: it took more than its size.
+    """
+    remote.daemon.environment |= {"REPLICAD_SEGMENT_BYTES": "2MiB"}
+    begun(remote)
+    proxy.rules.append(rule := Rule(cut=Cut.BEFORE))
+    remote.insert(*range(1, 5), size_bytes=2 << 20)
+    remote.daemon.until("store_unreachable")
+    before = remote.daemon.most_resident_bytes()
+    remote.insert(*range(5, 5 + (BACKLOG_BYTES >> 20)), size_bytes=1 << 20)
+    wait_until(lambda: remote.daemon.status()["pending_bytes"] > BACKLOG_BYTES)
+    proxy.rules.remove(rule)
+    remote.daemon.sync()
+    grown = remote.daemon.most_resident_bytes() - before
+    assert wal_bytes(remote) > BACKLOG_BYTES
+    assert grown < BACKLOG_BYTES // 4
+    remote.check_newest()
+
+
 def test_a_crash_during_an_outage(remote: Scene, proxy: FaultProxy) -> None:
     """The WAL is the queue, and it survives SIGKILL: the next daemon stores each transaction of the outage."""
     begun(remote)

@@ -65,6 +65,11 @@ class DaemonProcess:
         assert self._process is not None
         return self._process.pid
 
+    def most_resident_bytes(self) -> int:
+        """Return the most memory that it has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def start(self, command: Sequence[str] = (), *, arguments: Sequence[str] = ("-m", "replicad", "run")) -> None:
         """Start it, and wait until it is ready; `arguments` start another program in its place."""
         self.launch(command, arguments=arguments)
