@@ -60,6 +60,9 @@ LAG_THAWED: Final = "lag_thawed"  # everything is durable again
 EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the next owner waits to be sure
 EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
+# --- keeping the history ---------------------------------------------------------------------
+DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
+
 # --- restore ---------------------------------------------------------------------------------
 RESTORE_STARTED: Final = "restore_started"
 RESTORE_PROGRESSED: Final = "restore_progressed"

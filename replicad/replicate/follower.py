@@ -16,6 +16,7 @@ from replicad.replicate.beat import Beat
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known
+from replicad.replicate.duties import do_all
 from replicad.replicate.following import record_state
 from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from replicad.host.files import FileIdentity
     from replicad.replicate.continuity import Opening
+    from replicad.replicate.duties import Duty
     from replicad.replicate.following import Following
     from replicad.replicate.opened import Opened, Stored
     from replicad.snapshot import Manifest
@@ -73,12 +75,16 @@ class Follower:
         following.metrics.durable_ms = self._last_ms or None
 
     async def run(self) -> None:
-        """Open, follow, and again; beside that, keep to `max_lag`."""
+        """Open, follow, and again; beside that, keep to `max_lag` and do the duties."""
         max_lag_seconds = self.following.settings.max_lag_seconds
         async with asyncio.TaskGroup() as group:
             if max_lag_seconds is not None:
                 group.create_task(LagBound(self, max_lag_seconds).run())
+            group.create_task(do_all(self.following, self._duties()))
             group.create_task(self._follow())
+
+    def _duties(self) -> list[Duty]:
+        return []
 
     async def _follow(self) -> None:
         while True:
