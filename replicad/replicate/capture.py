@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
+from itertools import compress
 from operator import lt, sub
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ _MOST_LOOKS = 1_000  # at a WAL that is reset under every read
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
 _BULK_ROUNDS = 8  # each copies what was written during the one before
 ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
-_BATCH_BYTES = 4 << 20  # of frames read at once, where a transaction is not larger
+_BATCH_BYTES = 1 << 20  # of frames read at once, where a transaction is not larger: what caches of a processor hold
+_PAGES_BYTES = 32 << 20  # of pages in a segment, however well they pack: each costs requests, each fewer a restore
 _LOOKS_AT_FIRST_PAGE = 3
 _LOOK_AGAIN_SECONDS = 0.005
 _REST_BYTES = 1 << 20  # small enough to be copied while writers wait
@@ -53,7 +55,7 @@ _LOCK_TIMEOUT_SECONDS = 0.2  # for the write lock before a checkpoint's last ste
 class CaptureLimits:
     """What one capture may hold in memory."""
 
-    segment_bytes: int  # page bytes in one segment; a transaction larger than this is streamed
+    segment_bytes: int  # that one segment holds; a transaction with more page bytes is streamed
     compression_level: int
 
 
@@ -171,7 +173,7 @@ class Capture:
             start = self._start(index)
             if index.frames <= start:
                 return Reached.END
-            if self._open is not None and self._open.raw_bytes >= segments * self._limits.segment_bytes:
+            if self._is_full(segments):
                 return Reached.FULL
             count = min(index.frames - start, self._limits.segment_bytes // self.table.page_size or 1)
             try:
@@ -191,7 +193,14 @@ class Capture:
             if committed == 0:
                 return Reached.OVERSIZED
             self._take(frames, committed, start)
-            self._advance(index.salts, start + committed, frames.checksums[committed - 1])
+            self._advance(index.salts, start + committed, frames.checksum(committed - 1))
+
+    def _is_full(self, segments: int) -> bool:
+        """Return whether the open segment is to gather no more; `segments` as for `read`."""
+        if self._open is None:
+            return False
+        held_bytes, pages_bytes = self._limits.segment_bytes, max(self._limits.segment_bytes, _PAGES_BYTES)
+        return self._open.held_bytes >= segments * held_bytes or self._open.raw_bytes >= segments * pages_bytes
 
     def mark_end(self) -> End:
         """Return what is committed at this moment, to ask `has_read` about."""
@@ -449,8 +458,8 @@ class Capture:
         # second.
         pgnos, images = frames.pgnos[:committed], frames.images[:committed]
         commit_pages = frames.commit_pages[:committed]
-        ends = [end for end, pages in enumerate(commit_pages, 1) if pages]
-        sizes = [pages for pages in commit_pages if pages]
+        ends = list(compress(range(1, committed + 1), commit_pages))
+        sizes = list(filter(None, commit_pages))
         times_ms = self._commit_times_ms([start + end for end in ends])
         if self._open is None:
             self._open = self.begin_segment()

@@ -68,7 +68,7 @@ class ComparingCapture(Capture):
         if not self.changed():
             self._looks += 1
             return Reached.END
-        if self.open_segment is not None and self.open_segment.raw_bytes >= segments * self._limits.segment_bytes:
+        if self._is_full(segments):
             return Reached.FULL
         try:
             self.source.hold()

@@ -79,9 +79,12 @@ class References:
         """Note what the pages hold now; behind none of the transactions was the database smaller than `low_pages`."""
         self._low_pages = min(self._low_pages, low_pages)
         recent = self._recent
-        for pgno, image in zip(pgnos[-_BATCH_PAGES:], images[-_BATCH_PAGES:], strict=True):
+        newest: dict[int, PageImage] = {}
+        for pgno, image in zip(reversed(pgnos[-_BATCH_PAGES:]), reversed(images[-_BATCH_PAGES:]), strict=True):
+            newest.setdefault(pgno, image)
+        for pgno in reversed(newest):
             recent.pop(pgno, None)
-            recent[pgno] = bytes(image)
+            recent[pgno] = bytes(newest[pgno])
         while len(recent) > self._most_recent:
             del recent[next(iter(recent))]
 

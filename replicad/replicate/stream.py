@@ -102,7 +102,7 @@ class OversizedTransaction:
             frames = self._capture.source.read(first, min(step, end - first + 1), self._salts)
             for at, pages in enumerate(frames.commit_pages):
                 if pages:
-                    return first + at, pages, frames.checksums[at]
+                    return first + at, pages, frames.checksum(at)
         raise SaltsMoved  # the index ends at a commit frame, so this is another WAL by now
 
 

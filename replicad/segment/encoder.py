@@ -61,7 +61,7 @@ class SegmentEncoder:
         self._level = level
         self._block_frames = max(1, min(block_bytes, MAX_BLOCK_BYTES) // header.page_size)
         self._lock_page = lock_page(header.page_size)
-        self._pending: list[bytes] = []  # page images of the block being filled, many in each item
+        self._pending = bytearray()  # page images of the block being filled
         self._pending_frames = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
@@ -78,7 +78,15 @@ class SegmentEncoder:
     @property
     def buffered_bytes(self) -> int:
         """Page images and output held in memory now (not the index)."""
-        return self._pending_frames * self.header.page_size + self._output_bytes
+        return len(self._pending) + self._output_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """All that is held in memory now: what is buffered, and the index."""
+        index_bytes = (
+            len(self._transaction_records) + len(self._block_records) + self._pgnos.itemsize * len(self._pgnos)
+        )
+        return self.buffered_bytes + index_bytes
 
     @property
     def last_txid(self) -> TXID:
@@ -100,9 +108,10 @@ class SegmentEncoder:
         start = 0
         while start < len(images):
             stop = start + self._block_frames - self._pending_frames
-            piece = b"".join(images[start:stop] if start or stop < len(images) else images)
-            self._pending.append(piece)
-            self._pending_frames += len(piece) // self.header.page_size
+            some = images[start:stop]
+            for image in some:  # one by one: joined first, each would be copied twice
+                self._pending += image
+            self._pending_frames += len(some)
             if self._pending_frames == self._block_frames:
                 self._close_block()
             start = stop
@@ -232,8 +241,7 @@ class SegmentEncoder:
             raise ValueError(f"an image is not of {self.header.page_size} bytes")
 
     def _close_block(self) -> None:
-        raw = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-        self._pending.clear()
+        raw, self._pending = self._pending, bytearray()
         if self._references:
             stored = zstd.compress_after(raw, self._reference_images)
         else:

@@ -208,7 +208,7 @@ class Greedy(Capture):
                 break
             committed = dataclasses.replace(frames, commit_pages=(max(self.table.pages, *frames.pgnos),))
             self._take(committed, 1, number - 1)
-            self._advance(position.salts, number, frames.checksums[0])
+            self._advance(position.salts, number, frames.checksum(0))
         return reached
 
 

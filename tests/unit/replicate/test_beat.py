@@ -29,7 +29,7 @@ FRAME_BYTES = 4096 + 24
 class Rhythm:
     """A beat over a database, on a clock that the test moves, and the application's connection."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         self.path = path
         self.writer = apsw.Connection(str(path))
         self.writer.pragma("journal_mode", "wal")
@@ -37,7 +37,7 @@ class Rhythm:
         self.writer.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
         self.source = Source(path)
         self.clock = ManualClock()
-        self.capture = open_capture(self.source, Capture, segment_bytes=SEGMENT_BYTES, clock=self.clock)
+        self.capture = open_capture(self.source, Capture, segment_bytes=segment_bytes, clock=self.clock)
         self.beat = Beat(self.capture, CheckpointLimits(room_bytes=ROOM_BYTES), self.clock)
 
     def insert(self, count: int = 1, size_bytes: int = 100) -> None:
@@ -266,6 +266,24 @@ def test_checkpoints_never_look_like_a_replaced_file(rhythm: Rhythm) -> None:
         if number % 7 == 0:
             rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
         assert not rhythm.round(0.001).replaced
+
+
+@pytest.mark.parametrize(("content", "pages_mib"), [("zeroblob", 32), ("randomblob", 6)])
+def test_a_segment_is_full_by_what_it_holds(tmp_path: Path, content: str, pages_mib: int) -> None:
+    """Reading stops when a segment takes its bytes in memory: pages that pack well are few bytes, up to 32 MiB.
+
+    Seen to fail when a segment was full by its pages: 6 MiB of either.
+    """
+    limit_bytes = 6 << 20
+    rhythm = Rhythm(tmp_path / "app.db", segment_bytes=limit_bytes)
+    for _ in range(36):
+        rhythm.writer.execute(f"INSERT INTO t VALUES (NULL, {content}(1048576))")
+    assert rhythm.capture.read() is Reached.FULL
+    segment = rhythm.capture.open_segment
+    assert segment is not None
+    assert pages_mib << 20 <= segment.raw_bytes < (pages_mib << 20) + limit_bytes  # as much is read at once
+    assert segment.held_bytes < 2 * limit_bytes
+    rhythm.source.close()
 
 
 def test_the_largest_segment_can_be_written() -> None:

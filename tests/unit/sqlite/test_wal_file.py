@@ -53,7 +53,7 @@ def test_frames(wal: WALFile) -> None:
     assert list(frames.pgnos) == [2, 2, 2]
     assert all(frames.commit_pages)
     assert wal.read_page(3, page_size=PAGE_SIZE) == bytes(frames.images[2])
-    assert wal.frame_checksum(2, page_size=PAGE_SIZE) == frames.checksums[1]
+    assert wal.frame_checksum(2, page_size=PAGE_SIZE) == frames.checksum(1)
     assert wal.frame_checksum(4, page_size=PAGE_SIZE) is None
 
 
