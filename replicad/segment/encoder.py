@@ -61,7 +61,7 @@ class SegmentEncoder:
         self._level = level
         self._block_frames = max(1, min(block_bytes, MAX_BLOCK_BYTES) // header.page_size)
         self._lock_page = lock_page(header.page_size)
-        self._pending = bytearray()  # page images of the block being filled
+        self._block = bytearray()  # holds the page images of the block being filled; the next one uses it again
         self._pending_frames = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
@@ -78,7 +78,7 @@ class SegmentEncoder:
     @property
     def buffered_bytes(self) -> int:
         """Page images and output held in memory now (not the index)."""
-        return len(self._pending) + self._output_bytes
+        return self._pending_frames * self.header.page_size + self._output_bytes
 
     @property
     def held_bytes(self) -> int:
@@ -108,10 +108,7 @@ class SegmentEncoder:
         start = 0
         while start < len(images):
             stop = start + self._block_frames - self._pending_frames
-            some = images[start:stop]
-            for image in some:  # one by one: joined first, each would be copied twice
-                self._pending += image
-            self._pending_frames += len(some)
+            self._fill(images[start:stop])
             if self._pending_frames == self._block_frames:
                 self._close_block()
             start = stop
@@ -240,8 +237,20 @@ class SegmentEncoder:
         if set(map(len, images)) != {self.header.page_size}:
             raise ValueError(f"an image is not of {self.header.page_size} bytes")
 
+    def _fill(self, images: Sequence[PageImage]) -> None:
+        size, used = self.header.page_size, self._pending_frames * self.header.page_size
+        needed = used + len(images) * size
+        if needed > len(self._block):
+            grown = bytearray(min(max(needed, 2 * len(self._block)), self._block_frames * size))
+            grown[:used] = self._block[:used]
+            self._block = grown
+        with memoryview(self._block) as block:  # one by one: joined first, each would be copied twice
+            for at, image in zip(range(used, needed, size), images, strict=True):
+                block[at : at + size] = image
+        self._pending_frames += len(images)
+
     def _close_block(self) -> None:
-        raw, self._pending = self._pending, bytearray()
+        raw = memoryview(self._block)[: self._pending_frames * self.header.page_size]
         if self._references:
             stored = zstd.compress_after(raw, self._reference_images)
         else:
