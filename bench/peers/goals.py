@@ -55,7 +55,8 @@ def _application(found: Found) -> Iterator[Goal]:
     for case in ("1 writer", "4 writers"):
         bare = found.value("flat", case, "throughput", BARE)
         mine = found.value("flat", case, "throughput", REPLICAD.name)
-        yield _at_least(f"throughput flat out / bare, {case}", mine, bare, 0.97)
+        limit = found.value("flat", case, "throughput", LIMIT)
+        yield _at_least(f"throughput flat out / bare, {case}", mine, bare, 0.97, limit=limit)
         peers = found.of_peers("flat", case, "throughput", {*_NOT_OURS, CRON.name})
         best = max(peers.items(), key=lambda pair: pair[1], default=None)
         yield _at_least(f"throughput flat out / best peer, {case}", mine, best[1] if best else None, 1.0, best)
@@ -136,11 +137,21 @@ def _at_most(  # noqa: PLR0913, PLR0917 - one line of a table
     return replace(goal, limit=f"{least:.3f}", out_of_reach=not goal.reached and least > bound)
 
 
-def _at_least(
-    what: str, mine: float | None, theirs: float | None, bound: float, best: tuple[str, float] | None = None
+def _at_least(  # noqa: PLR0913 - one line of a table
+    what: str,
+    mine: float | None,
+    theirs: float | None,
+    bound: float,
+    best: tuple[str, float] | None = None,
+    *,
+    limit: float | None = None,
 ) -> Goal:
     named = best if best is not None else None if theirs is None else (BARE, theirs)
-    return _ratio(what, mine, named, f">= {bound:.2f}", "/s", lambda ratio: ratio >= bound)
+    goal = _ratio(what, mine, named, f">= {bound:.2f}", "/s", lambda ratio: ratio >= bound)
+    if limit is None or named is None or goal.reached is None:
+        return goal
+    most = limit / max(named[1], _LEAST)
+    return replace(goal, limit=f"{most:.3f}", out_of_reach=not goal.reached and most < bound)
 
 
 def _ratio(  # noqa: PLR0913, PLR0917 - one line of a table

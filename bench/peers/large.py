@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from bench.peers import field, wire
+from bench.peers import field, least, wire
 from bench.peers.field import BARE, LIMIT
 from bench.peers.figures import Row
 from bench.peers.measure import cpu_used, forget_peak, peak_bytes, run
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill, filler_rows
 from bench.peers.small import cost
-from bench.peers.work import noise_per_row, perform, write_back
+from bench.peers.work import perform, write_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,6 @@ def bulk(scene: Scene) -> Iterator[Row]:
     """Load 1 GiB in transactions of 16 MB."""
     size_bytes = 64 * MIB if scene.quick else _FULL_BYTES
     work = {"kind": "insert", "rows": 4_000, "row_bytes": 3_900, "commits": size_bytes // (4_000 * 4_096)}
-    least = noise_per_row(work) / 4_120  # a row fills a page, and a frame is a page and its header
-    yield Row(case="bulk", peer=LIMIT, figure="bytes sent per byte of WAL", value=least)
     for peer in (None, *field.present((field.REPLICAD, field.NEW, field.OLD))):
         database = fill(scene.new_folder() / "app.db", random.Random(1), 0)
         write_back()
@@ -46,6 +44,8 @@ def bulk(scene: Scene) -> Iterator[Row]:
             commits = perform(database, work)
             yield _rate(BARE, commits.ended[-1] - commits.began[0], size_bytes)
             yield Row(case="bulk", peer=BARE, figure="commit max", value=commits.longest * 1e3, unit="ms")
+            share = least.of_database(database) * 4_096 / 4_120  # a frame is a page and its header
+            yield Row(case="bulk", peer=LIMIT, figure="bytes sent per byte of WAL", value=share)
             continue
         with scene.attached(peer, database) as attached:
             forget_peak(attached.pid)
@@ -80,7 +80,8 @@ def restore(scene: Scene) -> Iterator[Row]:
         "rate": 200,
     }
     work["commits"] = size_bytes // 4_096 // 20 // 10 // 2  # each half of it
-    first_mb, updates_mb = (noise_per_row(work) * rows / 1e6 for rows in (filler_rows(base), 20 * int(work["commits"])))
+    share = least.of_database(base)
+    first_mb, updates_mb = base.stat().st_size * share / 1e6, 20 * int(work["commits"]) * 4_096 * share / 1e6
     yield Row(case="first copy", peer=LIMIT, figure="bytes sent", value=first_mb, unit="MB")
     yield Row(case="updates", peer=LIMIT, figure="bytes sent", value=updates_mb, unit="MB")
     yield Row(case="updates", peer=LIMIT, figure="bytes stored", value=first_mb + updates_mb, unit="MB")

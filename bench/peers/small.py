@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from bench.peers import field, wire
+from bench.peers import field, least, wire
 from bench.peers.field import BARE, LIMIT, LIMIT_EAGER
 from bench.peers.figures import Row, lags, spread
 from bench.peers.measure import cpu_used, forget_peak, peak_bytes
@@ -28,6 +28,7 @@ _DELAY_MS = 20.0
 _HOUR = 3_600.0
 _MONTH_HOURS = 730.0
 _CHECKS = 4
+_UPLOADS, _UPLOAD_BYTES = "log uploads", "bytes of a log upload"
 
 
 def idle(scene: Scene) -> Iterator[Row]:
@@ -82,6 +83,8 @@ def lag(scene: Scene) -> Iterator[Row]:
             used = cpu_used(attached.pid) - cpu
             yield Row(case="20/s", peer=peer.name, figure="CPU", value=used / seconds * 100, unit="% of a core")
             yield from _lag("20/s", attached, commits, began)
+            if peer is field.REPLICAD:
+                yield from _least_cpu(scene, attached, began, seconds)
             if not scene.quick:
                 yield from _checked("20/s", scene, attached, commits, began)
 
@@ -128,6 +131,17 @@ def _least_lag(scene: Scene, work: dict[str, Any]) -> Iterator[Row]:
     yield from spread("20/s", LIMIT_EAGER, "lag without PUT", [each.own for each in found])
 
 
+def _least_cpu(scene: Scene, attached: Attached, began: float, seconds: float) -> Iterator[Row]:
+    """Yield what the S3 client alone takes for one upload of the same size a second, and one look."""
+    log = [request.sent for request in attached.wire.stored(attached.peer.log_objects, began)]
+    with _uploading(scene, statistics.median(log), 1.0, delay_ms=_DELAY_MS) as uploading:
+        time.sleep(2)  # connections, and what is imported late
+        cpu = cpu_used(uploading.pid)
+        time.sleep(seconds / 2)
+        used = cpu_used(uploading.pid) - cpu
+    yield Row(case="20/s", peer=LIMIT, figure="CPU", value=used / (seconds / 2) * 100, unit="% of a core")
+
+
 def _lag(case: str, attached: Attached, commits: Commits, began: float) -> Iterator[Row]:
     name, requests = attached.peer.name, attached.wire.requests(began)
     found = lags(commits, attached.wire.stored(attached.peer.log_objects, began))
@@ -168,15 +182,20 @@ def flat(scene: Scene) -> Iterator[Row]:
         work = {"kind": "insert", "seconds": seconds, "writers": writers}
         found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         each_bytes = wal_bytes_per_commit(base, work)
+        share = least.of_wal(copy(base, scene.new_folder() / "app.db"), work)
+        found[LIMIT, "bytes sent per byte of WAL", ""].append(share)
         peers = (field.REPLICAD, field.NEW, *(() if scene.quick else (field.OLD, field.CRON)))
         for _ in range(turns):
             for peer in (None, *field.present(peers)):
                 database = copy(base, scene.new_folder() / "app.db")
                 for row in _flat(scene, database, peer, work, each_bytes):
                     found[row.peer, row.figure, row.unit].append(row.value)
+            each_second = found[field.REPLICAD.name, _UPLOADS, "/s"][-1]
+            object_bytes = found[field.REPLICAD.name, _UPLOAD_BYTES, "B"][-1]
+            with _uploading(scene, object_bytes, 1 / each_second):
+                commits = perform(copy(base, scene.new_folder() / "app.db"), work)
+            found[LIMIT, "throughput", "commits/s"].append(commits.rate)
         case = "1 writer" if writers == 1 else f"{writers} writers"
-        least = noise_per_row(work) / each_bytes
-        yield Row(case=case, peer=LIMIT, figure="bytes sent per byte of WAL", value=least)
         for (peer_name, figure, unit), values in found.items():
             value = max(values) if figure.endswith("max") else statistics.median(values)
             yield Row(case=case, peer=peer_name, figure=figure, value=value, unit=unit)
@@ -195,10 +214,33 @@ def _flat(scene: Scene, database: Path, peer: Peer | None, work: dict[str, Any],
         wal_gb = len(commits.ended) * each_bytes / 1e9
         used = cpu_used(attached.pid) - cpu
         sent = wire.sent_bytes(attached.wire.requests(began))
+        log = [request.sent for request in attached.wire.stored(peer.log_objects, began)]
         peak = peak_bytes(attached.pid)
     yield from _application(peer.name, commits)
     yield from cost(peer.name, "", used=used, sent=sent, peak=peak, wal_gb=wal_gb)
     yield Row(case="", peer=peer.name, figure="caught up after", value=max(0.0, caught_up), unit="s")
+    seconds = commits.ended[-1] - commits.began[0]
+    yield Row(case="", peer=peer.name, figure=_UPLOADS, value=len(log) / seconds, unit="/s")
+    yield Row(case="", peer=peer.name, figure=_UPLOAD_BYTES, value=statistics.mean(log or [0]), unit="B")
+
+
+@contextlib.contextmanager
+def _uploading(
+    scene: Scene, object_bytes: float, interval_seconds: float, *, delay_ms: float = 0.0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Have objects of this size uploaded in a rhythm, by a process that does nothing else, and wait for the first."""
+    with scene.wire(delay_ms=delay_ms) as wire_:
+        site = scene.site(wire_, scene.folder)
+        url = f"s3://{site.bucket}/noise?endpoint={site.endpoint}&region=us-east-1"
+        command = [sys.executable, "-m", "bench.peers.putter", url, str(round(object_bytes)), str(interval_seconds)]
+        uploading = subprocess.Popen(command, env=site.environment())
+        try:
+            while not wire_.requests():
+                time.sleep(0.05)
+            yield uploading
+        finally:
+            uploading.kill()
+            uploading.wait()
 
 
 def _application(peer: str, commits: Commits) -> Sequence[Row]:
