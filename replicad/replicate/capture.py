@@ -27,7 +27,7 @@ from replicad.replicate.firstpage import FirstPages
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned
 from replicad.replicate.references import References
 from replicad.replicate.stream import Difference, OversizedTransaction
-from replicad.segment import SegmentEncoder, SegmentHeader
+from replicad.segment import BlockBuffer, SegmentEncoder, SegmentHeader
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import begin_read
 from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, PageTable, SaltsMoved, page_hash
@@ -114,6 +114,7 @@ class Capture:
         self._observed_salts = beginning.position.salts
         self._first_pages = FirstPages()
         self._open: SegmentEncoder | None = None
+        self._buffer = BlockBuffer()  # of one segment behind the other: each is finished when it is sealed
         self._open_since_ms = 0
         self._references = References(self.table.page_size, self._page_in_file)
 
@@ -220,6 +221,8 @@ class Capture:
         if sealed is None:
             raise ValueError("there is no open segment")
         self._references.refer(sealed, self.table)
+        if sealed.raw_bytes < _BATCH_BYTES:  # those that follow are as small, most likely
+            self._buffer = BlockBuffer()
         return sealed, self.position
 
     def oversized(self) -> TransactionStream | None:
@@ -300,8 +303,8 @@ class Capture:
                 self._open = None
                 return
 
-    def begin_segment(self) -> SegmentEncoder:
-        """Return an encoder for a segment that begins with the next transaction."""
+    def begin_segment(self, buffer: BlockBuffer | None = None) -> SegmentEncoder:
+        """Return an encoder for a segment that begins with the next transaction; `buffer` as for it."""
         header = SegmentHeader(
             database_id=self._database_id,
             epoch=self.epoch,
@@ -310,7 +313,7 @@ class Capture:
             checksum_before=self.table.checksum,
             pages_before=self.table.pages,
         )
-        return SegmentEncoder(header, level=self._limits.compression_level)
+        return SegmentEncoder(header, level=self._limits.compression_level, buffer=buffer)
 
     def commit_time_ms(self, frame: int) -> int:
         """Return the commit time of the transaction that ends at this frame; never goes backwards."""
@@ -462,7 +465,7 @@ class Capture:
         sizes = list(filter(None, commit_pages))
         times_ms = self._commit_times_ms([start + end for end in ends])
         if self._open is None:
-            self._open = self.begin_segment()
+            self._open = self.begin_segment(self._buffer)
             self._open_since_ms = times_ms[0]
             self._references.begin(self.table)
         segment = self._open

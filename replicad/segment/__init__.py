@@ -1,5 +1,6 @@
 """Segments: consecutive transactions as one immutable, self-describing object (docs/format.md)."""
 
+from replicad.segment.buffer import BlockBuffer
 from replicad.segment.compact import CompactTrailer, most_references
 from replicad.segment.decoder import decode, read_block, read_index, read_trailer
 from replicad.segment.encoder import PageImage, SegmentEncoder
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_TRANSACTIONS",
     "TRAILER_BYTES",
     "Block",
+    "BlockBuffer",
     "CompactTrailer",
     "PageImage",
     "SegmentEncoder",

@@ -16,6 +16,7 @@ import xxhash
 from replicad import zstd
 from replicad.document import MAX_MS, MAX_PAGES
 from replicad.position import TXID, WALPosition, lock_page
+from replicad.segment.buffer import BlockBuffer
 from replicad.segment.columns import Contents
 from replicad.segment.compact import check_wal_position, encode_end, most_references
 from replicad.segment.form import (
@@ -46,12 +47,15 @@ class SegmentEncoder:
         header: what the segment continues from.
         level: zstd's level.
         block_bytes: raw bytes of a full block; at least a page goes into each.
+        buffer: where the page images of a block gather; nobody else uses it until `finish`. None: one of its own.
 
     Raises:
         ValueError: a field of the header is out of range.
     """
 
-    def __init__(self, header: SegmentHeader, *, level: int = 1, block_bytes: int = 4 << 20) -> None:
+    def __init__(
+        self, header: SegmentHeader, *, level: int = 1, block_bytes: int = 4 << 20, buffer: BlockBuffer | None = None
+    ) -> None:
         head = encode_head(header)
         self.header = header
         self.raw_bytes = 0  # page images taken in
@@ -61,7 +65,7 @@ class SegmentEncoder:
         self._level = level
         self._block_frames = max(1, min(block_bytes, MAX_BLOCK_BYTES) // header.page_size)
         self._lock_page = lock_page(header.page_size)
-        self._block = bytearray()  # holds the page images of the block being filled; the next one uses it again
+        self._buffer = buffer or BlockBuffer()  # holds the page images of the block being filled
         self._pending_frames = 0
         self._output: list[bytes] = []
         self._output_bytes = 0
@@ -240,17 +244,15 @@ class SegmentEncoder:
     def _fill(self, images: Sequence[PageImage]) -> None:
         size, used = self.header.page_size, self._pending_frames * self.header.page_size
         needed = used + len(images) * size
-        if needed > len(self._block):
-            grown = bytearray(min(max(needed, 2 * len(self._block)), self._block_frames * size))
-            grown[:used] = self._block[:used]
-            self._block = grown
-        with memoryview(self._block) as block:  # one by one: joined first, each would be copied twice
+        with self._buffer.reach(needed, used_bytes=used, most_bytes=self._block_frames * size) as block:
+            # One by one: joined first, each would be copied twice.
             for at, image in zip(range(used, needed, size), images, strict=True):
                 block[at : at + size] = image
         self._pending_frames += len(images)
 
     def _close_block(self) -> None:
-        raw = memoryview(self._block)[: self._pending_frames * self.header.page_size]
+        used = self._pending_frames * self.header.page_size
+        raw = self._buffer.reach(used, used_bytes=used, most_bytes=used)[:used]
         if self._references:
             stored = zstd.compress_after(raw, self._reference_images)
         else:
