@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import DatabaseUnusable, FileUnusable, ReplicadError, TargetBusy
+from replicad.host.race import race
 from replicad.observe import events
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.plan.snapshot import LogSince
@@ -161,16 +162,9 @@ class Follower:
                 self._look_again.set()  # it was made a moment ago, and what was committed to it counts
                 await asyncio.sleep(_APPEARING_SECONDS)
                 continue
-            asking = asyncio.ensure_future(ask(session))
-            ended = asyncio.ensure_future(session.ended.wait())
-            try:
-                await asyncio.wait((asking, ended), return_when=asyncio.FIRST_COMPLETED)
-                if asking.done() and not ended.done():
-                    return asking.result()
-            finally:
-                asking.cancel()
-                ended.cancel()
-                await asyncio.gather(asking, ended, return_exceptions=True)
+            answer = await race(ask(session), session.ended.wait())
+            if answer is not None and not session.ended.is_set():
+                return answer.result()
 
     def durable_position(self) -> Position:
         """Return the newest durable transaction; nothing may be pending, and nobody may write."""

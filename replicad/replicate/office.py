@@ -22,6 +22,7 @@ from replicad.errors import (
 )
 from replicad.host.lockfile import LockFile
 from replicad.host.machine import instance_name
+from replicad.host.race import race
 from replicad.layout import handover_key
 from replicad.observe import events
 from replicad.ownership.claim import Me
@@ -242,15 +243,9 @@ class Office:
         return epoch
 
     async def _until_handed_over(self, epoch: Epoch) -> Handover:
-        watching = asyncio.ensure_future(self._driver.run(watch(epoch, self._me, self._timing)))
-        losing = asyncio.ensure_future(self.tenure.lost.wait())
-        try:
-            await asyncio.wait((watching, losing), return_when=asyncio.FIRST_COMPLETED)
-            return watching.result() if watching.done() else Fenced(epoch=epoch)
-        finally:
-            watching.cancel()
-            losing.cancel()
-            await asyncio.gather(watching, losing, return_exceptions=True)
+        watching = self._driver.run(watch(epoch, self._me, self._timing))
+        asked = await race(watching, self.tenure.lost.wait())
+        return Fenced(epoch=epoch) if asked is None else asked.result()
 
     async def _give_way(self) -> None:
         self.tenure.lose()

@@ -12,6 +12,7 @@ from replicad import __version__
 from replicad.errors import FinalFlushFailed, Stopped, UsageError
 from replicad.host.clock import SystemClock
 from replicad.host.notify import ReadyFile, ServiceManager, environment_for_child
+from replicad.host.race import race
 from replicad.host.reaper import Reaper, is_pid_1
 from replicad.host.signals import Signals
 from replicad.host.threads import Threads
@@ -162,7 +163,7 @@ class _Course:
         """Run the application, or wait for a stop signal beside it; return the exit status."""
         if not command:
             await self._now_ready(ready_file)
-            await _first_of(self._signals.stopping.wait(), self._daemon.until_driven_out())
+            await race(self._signals.stopping.wait(), self._daemon.until_driven_out())
             return 0
         running = asyncio.ensure_future(
             self._application.run(
@@ -178,7 +179,7 @@ class _Course:
                 await self._now_ready(ready_file)
             status = (await running).shell_code
             if self._daemon.is_leaving:  # ended for a handover: a platform would start again what ends by itself
-                await _first_of(self._signals.stopping.wait(), self._daemon.until_back())
+                await race(self._signals.stopping.wait(), self._daemon.until_back())
             return status
         finally:
             running.cancel()
@@ -216,25 +217,7 @@ class _Course:
 
     async def _unless_stopped(self, step: Coroutine[None, None, T], stage: str) -> T:
         """Await a step; a stop signal cancels it."""
-        working = asyncio.ensure_future(step)
-        stopping = asyncio.ensure_future(self._signals.stopping.wait())
-        try:
-            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise Stopped(signal=self._signals.stop_signal.name if self._signals.stop_signal else "", stage=stage)
-            return working.result()
-        finally:
-            for task in (working, stopping):
-                task.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
-
-
-async def _first_of(*steps: Coroutine[None, None, object]) -> None:
-    """Return when one of them has ended; the others are cancelled."""
-    ends = [asyncio.ensure_future(step) for step in steps]
-    try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for end in ends:
-            end.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
+        done = await race(step, self._signals.stopping.wait())
+        if done is None:
+            raise Stopped(signal=self._signals.stop_signal.name if self._signals.stop_signal else "", stage=stage)
+        return done.result()
