@@ -26,6 +26,11 @@ def lock_page(page_size: int) -> Pgno:
     return Pgno(LOCK_BYTE_OFFSET // page_size + 1)
 
 
+def page_size_of(stored: int) -> int:
+    """Return the page size that a header of SQLite's means: the largest does not fit its field, and is stored as 1."""
+    return MAX_PAGE_SIZE if stored == 1 else stored
+
+
 def is_page_size(number: int) -> bool:
     """Return whether SQLite allows pages of this many bytes."""
     return MIN_PAGE_SIZE <= number <= MAX_PAGE_SIZE and number & (number - 1) == 0

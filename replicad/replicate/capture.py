@@ -127,10 +127,6 @@ class Capture:
             self._note(index)
         return index
 
-    def look(self) -> bool:
-        """Return whether anything is committed that was not read; notes the time if so."""
-        return self.unread_frames(self._look()) > 0
-
     def unread_frames(self, index: Index) -> int:
         """Return how many committed frames lie behind the position."""
         return max(0, index.frames - self._start(index))
@@ -317,8 +313,8 @@ class Capture:
 
     def commit_time_ms(self, frame: int) -> int:
         """Return the commit time of the transaction that ends at this frame; never goes backwards."""
-        self.last_ms = max(self.last_ms, self._observations.time_ms(frame))
-        return self.last_ms
+        (time_ms,) = self._commit_times_ms((frame,))
+        return time_ms
 
     def _commit_times_ms(self, frames: Sequence[int]) -> list[int]:
         times_ms = self._observations.times_ms(frames)

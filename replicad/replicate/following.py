@@ -62,7 +62,7 @@ class Turn:
         self.reading = asyncio.Event()  # not set while the WAL is let go: nothing protects frames that were not read
         self.reading.set()
         self._threads = threads
-        self._used = used
+        self.count = used
 
     @asynccontextmanager
     async def while_reading(self) -> AsyncIterator[None]:
@@ -84,7 +84,7 @@ class Turn:
         try:
             return await self._threads.run(function, *args, **kwargs)
         finally:
-            self._used()
+            self.count()
 
 
 async def record_state(following: Following, position: Position, wal: WALPosition) -> None:

@@ -112,8 +112,7 @@ class ShipLoop:
         position = Position(
             epoch=capture.epoch, txid=key.last, checksum=capture.table.checksum, pages=capture.table.pages
         )
-        self._following.ledger.captured = Mark(txid=key.last, ms=key.last_ms)
-        self._following.metrics.transactions += 1
+        self._turn.count()
         await self._settle(key, position, capture.position, stored_bytes)
 
     async def _ship_segment(self) -> bool:

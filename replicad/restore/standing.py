@@ -24,7 +24,7 @@ import xxhash
 
 from replicad.errors import FileUnusable, TargetBusy
 from replicad.host.files import fsync_directory
-from replicad.position import is_page_size, lock_page
+from replicad.position import is_page_size, lock_page, page_size_of
 from replicad.restore.image import Image, disk_error
 from replicad.restore.journal import journal_header, journal_path, journal_record
 from replicad.restore.prove import Interrupted
@@ -204,8 +204,7 @@ class Standing:
         head = os.pread(self._descriptor, _HEADER_BYTES, 0)
         if len(head) < _HEADER_BYTES or not os.path.samestat(found, self.path.stat()):
             return False
-        size = int.from_bytes(head[16:18], "big")
-        self.page_size = 65_536 if size == 1 else size
+        self.page_size = page_size_of(int.from_bytes(head[16:18], "big"))
         if not is_page_size(self.page_size) or found.st_size % self.page_size:
             return False
         self.pages = found.st_size // self.page_size

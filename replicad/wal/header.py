@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from replicad.position import is_page_size
+from replicad.position import is_page_size, page_size_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -15,7 +15,6 @@ HEADER_BYTES = 32
 _LITTLE_ENDIAN_MAGIC = 0x377F0682  # the checksums add up little-endian words; +1: big-endian words
 _BIG_ENDIAN_MAGIC = 0x377F0683
 _FORMAT_VERSION = 3_007_000
-_LARGEST_PAGE_AS_STORED = 1  # 65536 does not fit the field as older versions defined it
 _HEADER = struct.Struct(">IIII8sII")
 _MASK = 0xFFFFFFFF
 
@@ -39,8 +38,7 @@ def parse_header(raw: Buffer) -> WALHeader | None:
     order: Literal["<", ">"] = "<" if magic == _LITTLE_ENDIAN_MAGIC else ">"
     if _checksum(memoryview(raw)[:24], order) != tuple(stored):
         return None
-    if page_size == _LARGEST_PAGE_AS_STORED:
-        page_size = 65536
+    page_size = page_size_of(page_size)
     if not is_page_size(page_size):
         return None
     return WALHeader(page_size=page_size, salts=salts, checkpoint_sequence=sequence)

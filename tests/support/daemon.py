@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.memory import most_resident_bytes
 from tests.support.moto_server import CREDENTIALS
 from tests.support.waiting import wait_until
 
@@ -67,8 +68,7 @@ class DaemonProcess:
 
     def most_resident_bytes(self) -> int:
         """Return the most memory that it has had."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return most_resident_bytes(self.pid)
 
     def start(self, command: Sequence[str] = (), *, arguments: Sequence[str] = ("-m", "replicad", "run")) -> None:
         """Start it, and wait until it is ready; `arguments` start another program in its place."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from replicad.restore.request import RestoreRequest
 from replicad.restore.restore import restore
 from replicad.store.open import open_store
+from tests.support.memory import most_resident_bytes
 
 
 async def main(url: str, target: Path) -> None:
@@ -19,12 +20,13 @@ async def main(url: str, target: Path) -> None:
         restored = await restore(store, RestoreRequest(path=target, force=True))
     finally:
         await store.close()
-    # Not getrusage: its maximum counts from before the exec, when this was a copy of a large test process.
-    status = Path("/proc/self/status").read_text()  # noqa: ASYNC240 - nothing else runs any more
-    most_bytes = int(status.split("VmHWM:")[1].split()[0]) * 1024
     print(  # noqa: T201 - read by the test
         json.dumps(
-            {"resident_bytes": most_bytes, "checksum": restored.checksum, "fetched_bytes": restored.fetched_bytes}
+            {
+                "resident_bytes": most_resident_bytes(),
+                "checksum": restored.checksum,
+                "fetched_bytes": restored.fetched_bytes,
+            }
         )
     )
 

@@ -235,11 +235,11 @@ def test_a_difference_of_the_size_alone(read: Read) -> None:
 def test_commit_times(read: Read) -> None:
     """A transaction's time is when it was first seen to be committed, however late it is read and sent."""
     read.insert(1)
-    read.capture.look()
+    read.capture.glance()
     seen_ms = read.clock.now_ms()
     read.clock.advance(60)
     read.insert(100)
-    read.capture.look()
+    read.capture.glance()
     later_ms = read.clock.now_ms()
     read.clock.advance(60)
     assert read.capture.read() is Reached.OVERSIZED

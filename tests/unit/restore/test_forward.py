@@ -13,10 +13,11 @@ from replicad.position import TXID
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import restore
 from replicad.restore.standing import Standing
-from replicad.store.memory import MemoryStore
+from tests.support.dying_store import DyingStore
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
+    from replicad.store.memory import MemoryStore
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -172,17 +173,7 @@ async def test_a_store_that_fails_on_the_way_leaves_the_old_file(
     """
     await stored(grown, store)
 
-    class Dying(MemoryStore):
-        left = 0
-
-        async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
-            self.left -= 1
-            if self.left < 0:
-                raise StoreUnreachable(store=self.url, operation="GET", found="a test")
-            return await super().get(key, start=start, stop=stop)
-
-    dying = Dying()
-    dying._objects = store._objects
+    dying = DyingStore(store)
     failures = 0
     limits = Limits(memory_bytes=1)  # so that segments are fetched while the file is being changed
     while True:

@@ -31,6 +31,7 @@ from replicad.restore.segments import WHOLE_BYTES
 from replicad.snapshot import Manifest, encode_manifest
 from replicad.store.memory import MemoryStore
 from tests.support.clock import ManualClock
+from tests.support.dying_store import DyingStore
 from tests.support.recorder import DATABASE_ID, STEP_MS, T0_MS, Recorder
 
 if TYPE_CHECKING:
@@ -260,17 +261,7 @@ async def test_force_keeps_the_old_file_until_the_new_one_is_proven(
     """
     await stored(recorder, store)
 
-    class Dying(MemoryStore):
-        left = 0
-
-        async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
-            self.left -= 1
-            if self.left < 0:
-                raise StoreUnreachable(store=self.url, operation="GET", found="a test")
-            return await super().get(key, start=start, stop=stop)
-
-    dying = Dying()
-    dying._objects = store._objects
+    dying = DyingStore(store)
     (tmp_path / "t").mkdir()
     out = tmp_path / "t" / "out"
     failures = 0
