@@ -17,9 +17,10 @@ from tests.support.dying_store import DyingStore
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
-    from replicad.store.memory import MemoryStore
     from collections.abc import Iterator
     from pathlib import Path
+
+    from replicad.store.memory import MemoryStore
 
 LAST = 8
 
