@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.errors import NoBackup
+from replicad.plan.line import line_of_history
 from replicad.position import TXID, Epoch, Position
 from replicad.replicate.continuity import Known
+from replicad.restore.history import read_history
 from replicad.segment import HEAD_BYTES_HINT, TRAILER_BYTES, SegmentIndex, decode, read_index, read_trailer
 from replicad.snapshot import Manifest, decode_manifest
 
 if TYPE_CHECKING:
     from replicad.plan.line import Line, LineSegment
+    from replicad.plan.listing import Listing
     from replicad.store.protocol import ObjectStore
 
 _WHOLE_BYTES = 1 << 20  # a segment up to this size is fetched in one request
+
+
+async def read_line(store: ObjectStore) -> tuple[Listing, Line | None]:
+    """Return what is listed, and the line of history in it; None: nothing that could be restored was ever stored.
+
+    Raises:
+        StoreUnreachable, StoreRefused: the store cannot be read.
+        Damaged, NewerFormat: what ties the epochs together cannot be.
+    """
+    history = await read_history(store)
+    try:
+        line = line_of_history(history)
+    except NoBackup:
+        return history.listing, None
+    return history.listing, line if line.segments or line.manifests else None
 
 
 async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
