@@ -38,7 +38,8 @@ async def read_line(store: ObjectStore) -> tuple[Listing, Line | None]:
 async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
     """Return the newest stored transactions, newest first: what a snapshot, the log and a start say.
 
-    There is more than one when a snapshot was stored ahead of the segment that leads to it.
+    There is more than one when a snapshot was stored ahead of the segment that leads to it, in one epoch. What an
+    earlier epoch ended with is no head: whoever went on from there would leave the newest state off the line.
 
     Raises:
         Damaged, ObjectMissing, StoreUnreachable: one of them cannot be read.
@@ -54,7 +55,8 @@ async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
     start = line.epochs[-1].start.position
     if start.txid > max((known.position.txid for known in found), default=TXID(0)):
         found.append(Known(position=start, ms=0))
-    return sorted(found, key=lambda known: known.position.txid, reverse=True)
+    found.sort(key=lambda known: known.position.txid, reverse=True)
+    return [known for known in found if known.position.epoch == found[0].position.epoch]
 
 
 async def read_manifest(store: ObjectStore, key: str) -> Manifest:

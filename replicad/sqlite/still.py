@@ -110,13 +110,20 @@ class Still:
 
     def _hold(self) -> Index:
         """Begin the read transaction, and return the index of exactly the state it sees."""
-        if str(self._pin.pragma("journal_mode")) != "wal" or not self.is_held:
+        if str(self._pin.pragma("journal_mode")) != "wal":
             begin_read(self._pin)
             return _NO_WAL
+        if not self.is_held:
+            return self._hold_file()
         observer = self._connect()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
-            before = glance(observer, self.wal)
+            try:
+                before = glance(observer, self.wal)
+            except apsw.ReadOnlyError:  # there is no index of the WAL, and none can be made
+                if _size_bytes(self.wal.path):
+                    raise
+                return self._hold_file()
             begin_read(self._pin)
             after = glance(observer, self.wal)
             if before and after and (before.frames, before.salts) == (after.frames, after.salts):
@@ -128,6 +135,12 @@ class Still:
             found="an application that writes without a pause",
             hint="Stop it, or have it pause; then try again.",
         )
+
+    def _hold_file(self) -> Index:
+        """Read the file alone, which is the state when there is no WAL; nothing keeps it as it is."""
+        self.is_held = False
+        begin_read(self._pin)
+        return _NO_WAL
 
     def _connect(self) -> apsw.Connection:
         try:
