@@ -23,6 +23,7 @@ class LTXApplier:
         self._before: LTXHeader | None = None  # of the file before the one at hand
         self._checksum: int | None = None  # of the state behind it; None: not kept
         self._decoder: LTXDecoder | None = None
+        self._started = False  # the header of the file at hand was looked at
 
     @property
     def committed_ms(self) -> int:
@@ -32,6 +33,7 @@ class LTXApplier:
     def begin(self, file: LTXFile) -> None:
         """Go on with the next file."""
         self._decoder = LTXDecoder(self._codecs, what=file.key)
+        self._started = False
 
     def feed(self, file: LTXFile, data: bytes) -> None:
         """Take some bytes of it.
@@ -42,11 +44,9 @@ class LTXApplier:
         """
         if self._decoder is None:
             raise AssertionError
-        starting = self._decoder.header is None
         for pgno, page in self._decoder.feed(data):
-            if starting:
-                self._start(file, self._decoder)
-                starting = False
+            if not self._started and self._decoder.header is not None:
+                self._start(file, self._decoder.header)
             self._spool.write(pgno, page)
 
     def end(self, file: LTXFile) -> None:
@@ -82,12 +82,12 @@ class LTXApplier:
                 found=f"{found | CHECKSUM_FLAG:016x}",
             )
 
-    def _start(self, file: LTXFile, decoder: LTXDecoder) -> None:
-        if decoder.header is None:
-            raise AssertionError
-        self._check_header(file, decoder.header)
+    def _start(self, file: LTXFile, header: LTXHeader) -> None:
+        """Look at the header before the first page is written: it may be of another database."""
+        self._check_header(file, header)
         if self._before is None:
-            self._spool.start(decoder.header.page_size, decoder.header.pages)
+            self._spool.start(header.page_size, header.pages)
+        self._started = True
 
     def _check_header(self, file: LTXFile, header: LTXHeader) -> None:
         expected, found = f"{file.first} to {file.last}", f"{header.first} to {header.last}"

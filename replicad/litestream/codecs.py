@@ -31,6 +31,8 @@ class FrameDecoder(Protocol):
 
 
 class _Block(Protocol):
+    LZ4BlockError: type[Exception]
+
     def decompress(self, source: Buffer, uncompressed_size: int) -> bytes: ...
 
 
@@ -66,7 +68,7 @@ class Codecs:
         """Return what an LZ4 block of at most `raw_bytes` raw bytes holds; None: it is damaged."""
         try:
             return self._block.decompress(packed, uncompressed_size=raw_bytes)
-        except (RuntimeError, ValueError):  # lz4 raises LZ4BlockError, a RuntimeError
+        except (self._block.LZ4BlockError, ValueError):
             return None
 
     def frame(self) -> FrameDecoder:
