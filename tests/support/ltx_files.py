@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import fastcrc.crc64
 import lz4.block
 
+if TYPE_CHECKING:
+    import random
+
 FLAG = 1 << 63
 
 
-def encode_ltx(
+def encode_ltx(  # noqa: PLR0913 - one for each field
     page_size: int, pages: dict[int, bytes], *, first: int, last: int, size: int, ms: int = 1_700_000_000_000
 ) -> bytes:
     """Return a file without checksums of the state, as Litestream writes it; `size` is in pages."""

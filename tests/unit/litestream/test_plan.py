@@ -108,8 +108,8 @@ def generation(*names: str) -> list[StoredObject]:
 
 def test_a_generation() -> None:
     """The newest snapshot, and the WAL from its index on, in order."""
-    names = ("snapshots/00000000.snapshot", "snapshots/00000002.snapshot", "wal/00000001_00000000.wal")
-    names += ("wal/00000003_00000000.wal", "wal/00000002_00001000.wal", "wal/00000002_00000000.wal")
+    names = ["snapshots/00000000.snapshot", "snapshots/00000002.snapshot", "wal/00000001_00000000.wal"]
+    names += ["wal/00000003_00000000.wal", "wal/00000002_00001000.wal", "wal/00000002_00000000.wal"]
     (found,), _ = read_generations(generation(*names))
     assert [(one.index, one.offset) for one in found.newest(label="x")] == [(2, None), (2, 0), (2, 4096), (3, 0)]
 

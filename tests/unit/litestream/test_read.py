@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lz4.frame
 import pytest
 
-from replicad.errors import Damaged, HistoryGap, NoBackup, ObjectMissing, ReplicadError, UsageError
+from replicad.errors import Damaged, HistoryGap, NoBackup, ObjectMissing, UsageError
 from replicad.litestream import stream
 from replicad.litestream.read import Imported, read_newest
 from replicad.restore.progress import Silent
@@ -223,7 +224,7 @@ async def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(NoBackup):
         await read(store, tmp_path)
     await store.put("app.db/" + key(0, 1, 1, bucket=True), b"")
-    with pytest.raises(UsageError, match="which stands above app.db/"):
+    with pytest.raises(UsageError, match=r"which stands above app\.db/"):
         await read(store, tmp_path)
 
 
@@ -257,11 +258,8 @@ async def test_every_byte_of_a_frame(tmp_path: Path, which: str) -> None:
     raw, expected = path.read_bytes(), (GOLDEN / "v0.3.13.db").read_bytes()
     for at in range(0, len(raw), 3):
         path.write_bytes(raw[:at] + bytes([raw[at] ^ 0x10]) + raw[at + 1 :])
-        try:
+        with suppress(Damaged):
             _, image = await read_folder(root, tmp_path)
-        except ReplicadError as error:
-            assert isinstance(error, Damaged), error
-        else:
             assert image == expected
     for end in range(0, len(raw), 7):
         path.write_bytes(raw[:end])

@@ -220,7 +220,7 @@ async def test_an_owner_that_does_not_hand_over(stage: Stage, tmp_path: Path) ->
 
     living = asyncio.create_task(say_and_do_nothing())
     request = replace(REQUEST, timing=replace(TIMING, patience_seconds=0.6))
-    with pytest.raises(OwnedByAnother, match="did not hand it over within 0.6 s.*--timeout") as failed:
+    with pytest.raises(OwnedByAnother, match=r"did not hand it over within 0\.6 s.*--timeout") as failed:
         await pushed(stage, make(tmp_path / "new.db", 7), request)
     living.cancel()
     await asyncio.gather(living, return_exceptions=True)
@@ -260,7 +260,7 @@ async def test_a_push_that_fails_half_way(stage: Stage, tmp_path: Path, key: str
     before = await newest(stage)
     assert isinstance(stage.store, Gate)
     stage.store.shut = ("create" if key == "claims/" else "put", key)
-    with pytest.raises(Exception) as failed:  # noqa: B017, PT011 - which one is told below
+    with pytest.raises(Exception) as failed:  # noqa: PT011 - which one is told below
         await pushed(stage, path)
     assert type(failed.value).__name__ in {"StoreUnreachable", "CreateUndecided"}
     stage.store.shut = None
