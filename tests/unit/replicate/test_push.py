@@ -23,6 +23,7 @@ from replicad.snapshot import decode_manifest
 from replicad.sqlite.still import Still
 from tests.support.oracle import StoredHistory
 from tests.support.scene import ask, rows_of
+from tests.support.waiting import wait_until_async
 from tests.unit.replicate.conftest import Gate, Stage
 
 if TYPE_CHECKING:
@@ -199,8 +200,9 @@ async def test_an_owner_hands_over(stage: Stage, tmp_path: Path) -> None:
     stage.insert(1)
     found = await pushed(stage, make(tmp_path / "new.db", 7))
     assert found.handed_over_by
-    assert stage.office is not None
-    assert stage.office.standing is Standing.RETIRED
+    office = stage.office
+    assert office is not None
+    await wait_until_async(lambda: office.standing is Standing.RETIRED)
     states = await stage.states()
     assert [states[txid] for txid in sorted(states)[-2:]] == [[0, 1], [7]]
     stage.connection.set_busy_timeout(0)
