@@ -143,7 +143,7 @@ async def test_the_history_is_kept(stage: Stage, tmp_path: Path, mode: str) -> N
 
 
 async def test_transactions_go_on_behind_it(stage: Stage, tmp_path: Path) -> None:
-    """TRAP: A replica that is continued goes on counting (#781): behind the pushed state, in the next epoch."""
+    """A replica that is continued goes on counting: behind the pushed state, in the next epoch."""
     txid = await history(stage)
     await pushed(stage, make(tmp_path / "new.db", 7))
     stage.lose_disk()
@@ -461,8 +461,7 @@ async def test_the_time_of_a_first_state(stage: Stage, tmp_path: Path) -> None:
 async def test_another_page_size(stage: Stage, tmp_path: Path, before: int, after: int) -> None:
     """TRAP: Chunks have the size that fits the new pages, not as many pages as the ones before had.
 
-    Seen to fail with the previous number kept: from 1024 to 512, chunks of half an extent, and the next
-    daemon's first snapshot divided by zero.
+    Seen to fail with that number kept: from 1024 to 512 a chunk was half an extent, from 4096 to 8192 it was two.
     """
     await pushed(stage, make(tmp_path / "one.db", 1, page_size=before))
     await pushed(stage, make(tmp_path / "two.db", 2, page_size=after))
