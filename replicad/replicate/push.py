@@ -11,7 +11,9 @@ what an application committed cannot.
 from __future__ import annotations
 
 import uuid
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import DatabaseUnusable, ReplicadError
@@ -36,6 +38,7 @@ from replicad.restore.request import Integrity
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import AsyncIterator
 
     from replicad.host.clock import Clock
     from replicad.ownership.timing import Timing
@@ -96,7 +99,8 @@ async def push(store: ObjectStore, source: Still, request: PushRequest, progress
         Damaged, ObjectMissing, NewerFormat: the history cannot be gone on with.
         CreateUndecided, StoreUnreachable, StoreRefused, ConditionalWritesUnsupported: the store does not play along.
     """
-    return await _run(_Push(store, source, request, progress, clock), dry=False)
+    async with _pushing(store, source, request, progress, clock) as found:
+        return await found.run()
 
 
 async def weigh(store: ObjectStore, source: Still, request: PushRequest, progress: Progress, clock: Clock) -> Pushed:
@@ -105,44 +109,54 @@ async def weigh(store: ObjectStore, source: Still, request: PushRequest, progres
     Raises:
         ReplicadError: as `push`, as far as it can be known by now.
     """
-    return await _run(_Push(store, source, request, progress, clock), dry=True)
+    async with _pushing(store, source, request, progress, clock) as found:
+        return await found.estimate()
 
 
-async def _run(found: _Push, *, dry: bool) -> Pushed:
+@asynccontextmanager
+async def _pushing(
+    store: ObjectStore, source: Still, request: PushRequest, progress: Progress, clock: Clock
+) -> AsyncIterator[_Push]:
+    threads = Threads("push", _THREADS)
     try:
-        return await (found.estimate() if dry else found.run())
+        image = await threads.run(partial(WatchedImage.under_pin, source, source.index, pages=source.pages))
+        image.tell(progress)
+        yield _Push(store, source, image, request, progress, clock, threads)
     except StateMoved as error:
         raise DatabaseUnusable(
-            path=found.source.path,
+            path=source.path,
             expected="a file that stays as it is while it is read",
             found="one that was written to",
             hint="What writes to it does so past SQLite's locks, or they do not work there: stop it, and try again.",
         ) from error
     finally:
-        await found.close()
+        progress.finished()
+        await threads.close()
 
 
 class _Push:
-    def __init__(
-        self, store: ObjectStore, source: Still, request: PushRequest, progress: Progress, clock: Clock
+    def __init__(  # noqa: PLR0913, PLR0917 - one of each
+        self,
+        store: ObjectStore,
+        source: Still,
+        image: WatchedImage,
+        request: PushRequest,
+        progress: Progress,
+        clock: Clock,
+        threads: Threads,
     ) -> None:
-        self.source = source
+        self._source = source
+        self._image = image
         self._store = store
         self._request = request
         self._progress = progress
         self._clock = clock
         self._began = clock.monotonic()
-        self._threads = Threads("push", _THREADS)
+        self._threads = threads
         self._metrics = DatabaseMetrics()
         self._log = get_logger(database=request.database)
-        self._image = WatchedImage.under_pin(source, source.index, pages=source.pages)
-        self._image.tell(progress)
         self._asking = Asking(store, request.database)
         self._sender = CountingSender(store, self._asking)
-
-    async def close(self) -> None:
-        self._progress.finished()
-        await self._threads.close()
 
     async def estimate(self) -> Pushed:
         table = await self._hash()
@@ -186,7 +200,8 @@ class _Push:
 
     async def _hash(self) -> PageTable:
         if self._request.integrity is not Integrity.NONE:
-            await self._threads.run(self.source.check, full=self._request.integrity is Integrity.FULL)
+            full = self._request.integrity is Integrity.FULL
+            await interruptible(self._threads, partial(self._source.check, full=full))
         self._progress.started(self._image.pages * self._image.page_size)
 
         def hash_all(stop: threading.Event) -> PageTable:

@@ -23,6 +23,7 @@ from replicad.sqlite.source import Index, begin_read, glance
 from replicad.sqlite.wal_file import WALFile
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator
 
     from replicad.wal import Frames
@@ -31,6 +32,7 @@ _BUSY_TIMEOUT_MS = 5000
 _PATIENCE_SECONDS = 5.0
 _NO_WAL = Index(frames=0, backfilled=0, salts=b"")
 _MAX_PROBLEMS = 3  # quoted in a message
+_STEPS = 100_000  # of SQLite's virtual machine between two looks at whether to stop
 
 
 class Still:
@@ -91,13 +93,14 @@ class Still:
         found = self._file.xRead(there, offset) if there else b""
         return found + bytes(length - there)
 
-    def check(self, *, full: bool) -> None:
+    def check(self, stop: threading.Event, *, full: bool) -> None:
         """Have SQLite look for damage in exactly this state.
 
         Raises:
-            DatabaseUnusable: it found some.
+            DatabaseUnusable: it found some, or `stop` was set.
         """
         pragma = "integrity_check" if full else "quick_check"
+        self._pin.set_progress_handler(stop.is_set, _STEPS)
         with _told_of_a_copy(self.path):
             problems = [str(row[0]) for row in self._pin.execute(f"PRAGMA {pragma}({_MAX_PROBLEMS})")]
         if problems != ["ok"]:

@@ -413,6 +413,19 @@ async def test_an_application_writes_on(stage: Stage, tmp_path: Path) -> None:
     assert await newest(stage) == (1, expected)
 
 
+async def test_a_wal_that_is_not_in_the_file_yet(stage: Stage, tmp_path: Path) -> None:
+    """What an application has committed and not copied into the file is part of what is pushed."""
+    path = make(tmp_path / "new.db", 7)
+    connection = apsw.Connection(str(path))
+    connection.execute("INSERT INTO t VALUES (8, 1)")
+    try:
+        await pushed(stage, path, replace(REQUEST, integrity=Integrity.QUICK))
+    finally:
+        connection.close()
+    assert await newest(stage) == (1, image_of(path))
+    assert (await stage.states())[1] == [7, 8]
+
+
 async def test_what_is_written_past_the_locks(stage: Stage, tmp_path: Path) -> None:
     """A file that is changed between hashing and sending is no state: nothing of it counts."""
     path = make(tmp_path / "new.db", *range(300), mode="delete", size_bytes=10_000)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def read(path: Path) -> bytes:
     """Return the state that is held."""
     found = Still(path)
     try:
-        found.check(full=True)
+        found.check(threading.Event(), full=True)
         return bytes(Image.under_pin(found, found.index, pages=found.pages).read(1, found.pages))
     finally:
         found.close()
