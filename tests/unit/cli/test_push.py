@@ -51,6 +51,9 @@ def test_a_file_becomes_the_newest_state(history: Running, tmp_path: Path, repli
     assert (newest["kind"], newest["txid"], newest["note"]) == ("snapshot", answer["txid"], "pushed")
     assert newest["at"] == answer["committed_at"]
     assert rest == before["entries"]
+    for entry in (newest, next(one for one in rest if one["kind"] == "transaction")):
+        found = json.loads(replicad("restore", *flags, "--at", entry["at"], "-o", "x.db", "--dry-run", "--json").out)
+        assert found["txid"] == entry["txid"], "an instant before the push is restored to as before"
     for txid, rows in ((answer["txid"], [41, 42]), (4, list(range(1, 4)))):
         target = tmp_path / f"{txid}.db"
         ended = replicad("restore", *flags, "--txid", str(txid), "--output", str(target))
