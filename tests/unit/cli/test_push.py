@@ -186,3 +186,22 @@ def test_without_the_extra(tmp_path: Path, replicad: Command, monkeypatch: pytes
     ended = replicad("push", "--from-litestream", f"file://{GOLDEN}/v0.5.18", *flags_of(tmp_path))
     assert ended.code == 64
     assert "pip install 'replicad[litestream]'" in ended.err
+
+
+def test_from_litestream_that_is_damaged(tmp_path: Path, replicad: Command) -> None:
+    """Damage that nothing leads around ends with 2 and the name of the file, a missing file with 14; nothing is stored."""
+    root = tmp_path / "litestream"
+    shutil.copytree(GOLDEN / "v0.5.18", root)
+    for path in root.glob("ltx/*/*-000000000000000f.ltx"):
+        path.write_bytes(path.read_bytes()[:-1])
+    ended = replicad("push", "--from-litestream", f"file://{root}", *flags_of(tmp_path))
+    assert ended.code == 2
+    assert "000000000000000f.ltx is damaged" in ended.err
+    shutil.rmtree(root / "ltx" / "9")
+    shutil.rmtree(root / "ltx" / "2")
+    next(root.glob("ltx/1/*-0000000000000006.ltx")).unlink()
+    next(root.glob("ltx/0/*-0000000000000005.ltx")).unlink()
+    ended = replicad("push", "--from-litestream", f"file://{root}", *flags_of(tmp_path))
+    assert ended.code == 14
+    assert "files reach transaction 4, the next one begins with 6" in ended.err
+    assert {one.name for one in tmp_path.iterdir()} == {"litestream"}
