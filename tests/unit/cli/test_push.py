@@ -189,7 +189,7 @@ def test_without_the_extra(tmp_path: Path, replicad: Command, monkeypatch: pytes
 
 
 def test_from_litestream_that_is_damaged(tmp_path: Path, replicad: Command) -> None:
-    """Damage that nothing leads around ends with 2 and the name of the file, a missing file with 14; nothing is stored."""
+    """What nothing leads around ends with 2 and the name of the file, a missing file with 14; nothing is stored."""
     root = tmp_path / "litestream"
     shutil.copytree(GOLDEN / "v0.5.18", root)
     for path in root.glob("ltx/*/*-000000000000000f.ltx"):
