@@ -233,6 +233,7 @@ async def test_an_owner_that_does_not_hand_over(stage: Stage, tmp_path: Path) ->
 
 async def test_an_owner_that_goes_on_after_a_push_gave_up(stage: Stage, tmp_path: Path) -> None:
     """A request that was withdrawn in time disturbs nobody: the application goes on writing, into its own epoch."""
+    stage.flags["handover_poll_interval"] = "10s"  # it does not look between the request and its withdrawal
     stage.insert(0)
     await stage.serve()
     await stage.until("snapshot_stored")
