@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "Replicate, in front of an application or beside it.",
     "restore": "Bring a database back, to its last state or any earlier transaction.",
+    "push": "Make a SQLite file, or a Litestream replica, the replica's newest state.",
     "sync": "Return when all that is committed now is durable.",
     "snapshot": "Have the running replicad take a snapshot now.",
     "status": "Show what the running replicad does, or what the store holds.",

@@ -1,4 +1,4 @@
-"""How far a restore is: a bar on a terminal, a log line now and then elsewhere, on standard error both."""
+"""How far a restore or a push is: a bar on a terminal, a log line now and then elsewhere, on standard error both."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 
 
-def progress_for(stream: TextIO, name: str) -> Progress:
-    """Return what shows the progress of a restore of the database `name` on a stream."""
-    return Bar(stream, name) if stream.isatty() else Lines(name)
+def progress_for(stream: TextIO, name: str, *, verb: str = "restoring", event: str = RESTORE_PROGRESSED) -> Progress:
+    """Return what shows the progress of work on the database `name` on a stream: a bar with a verb, or log lines."""
+    return Bar(stream, f"{verb} {name}") if stream.isatty() else Lines(name, event=event)
 
 
 class Bar:
     """A bar with size, speed and time left."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: TextIO, title: str) -> None:
         # Imported here: only a terminal needs it.
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import (  # noqa: PLC0415
@@ -40,7 +40,7 @@ class Bar:
             TransferSpeedColumn,
         )
 
-        self._name = name
+        self._title = title
         self._bar: RichProgress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,7 +56,7 @@ class Bar:
         """Show the bar, from the beginning."""
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task(f"restoring {self._name}", total=total_bytes)
+            self._task = self._bar.add_task(self._title, total=total_bytes)
         else:
             self._bar.reset(self._task, total=total_bytes)
 
@@ -73,7 +73,10 @@ class Bar:
 class Lines:
     """A log line at most every few seconds."""
 
-    def __init__(self, name: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, monotonic: Callable[[], float] = time.monotonic, *, event: str = RESTORE_PROGRESSED
+    ) -> None:
+        self._event = event
         self._log = get_logger(database=name)
         self._monotonic = monotonic
         self._total_bytes = 0
@@ -90,7 +93,7 @@ class Lines:
         now = self._monotonic()
         if now - self._said_at >= _LINE_SECONDS:
             self._said_at = now
-            self._log.info(RESTORE_PROGRESSED, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
+            self._log.info(self._event, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
 
     def finished(self) -> None:
         """Say nothing: the end has an event of its own."""

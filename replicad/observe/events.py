@@ -63,6 +63,11 @@ EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 # --- keeping the history ---------------------------------------------------------------------
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
 
+# --- push ------------------------------------------------------------------------------------
+PUSH_PROGRESSED: Final = "push_progressed"
+PUSHED: Final = "pushed"  # a file is the newest state of the replica
+LITESTREAM_READ: Final = "litestream_read"  # its newest state is put together, every checksum holds
+
 # --- restore ---------------------------------------------------------------------------------
 RESTORE_STARTED: Final = "restore_started"
 RESTORE_PROGRESSED: Final = "restore_progressed"

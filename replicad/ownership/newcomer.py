@@ -46,11 +46,19 @@ class Ownership:
     continued: bool  # up to this claim nobody else owned the database since the state file was written
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The owner lives, and has not ended its epoch in time."""
+
+    asked: Epoch  # what the request is for, which stands still
+
+
 class _Answer(Enum):
     """How asking for an epoch ended."""
 
     ENDED = auto()  # the owner ended its epoch
-    SILENT = auto()  # the owner gives no sign of life, or does not end
+    SILENT = auto()  # the owner gives no sign of life
+    UNWILLING = auto()  # it does, or might yet, but does not end
     OVERTAKEN = auto()  # somebody else claimed the epoch asked for
 
 
@@ -64,15 +72,36 @@ def take_over(me: Me, timing: Timing, recorded: Recorded | None = None) -> Steps
     Raises:
         StoreUnreachable, StoreRefused, CreateUndecided: nothing is ours yet; call again.
     """
+    owned = yield from _own(me, timing, recorded, insist=True)
+    if isinstance(owned, Refused):
+        raise TypeError(owned)
+    return owned
+
+
+def take_if_given(me: Me, timing: Timing) -> Steps[Ownership | Refused]:
+    """Own the next epoch as `take_over` does, but never against an owner that lives.
+
+    For whoever can come again: a command, not the application's own next instance. `patience_seconds` count from the
+    request, whether or not there was an answer.
+
+    Raises:
+        StoreUnreachable, StoreRefused, CreateUndecided: nothing is ours yet; call again.
+    """
+    return (yield from _own(me, timing, None, insist=False))
+
+
+def _own(me: Me, timing: Timing, recorded: Recorded | None, *, insist: bool) -> Steps[Ownership | Refused]:
     while True:
         highest: Epoch = yield Claims()
         claimed = Epoch(highest + 1)
         continued = yield from _continues(highest, me, recorded)
         if not (continued or (yield from _is_free(highest, me))):
-            answer = yield from _ask(claimed, me, timing)
+            answer = yield from _ask(claimed, me, timing, insist=insist)
             if answer is _Answer.OVERTAKEN:
                 continue
-            if answer is _Answer.SILENT:
+            if answer is _Answer.UNWILLING and not insist:
+                return Refused(asked=claimed)
+            if answer is not _Answer.ENDED:
                 yield Log(happened=Happened.OWNER_SILENT, epoch=claimed)
         if (yield from claim(claimed, me)):
             return Ownership(epoch=claimed, claim_id=me.id, continued=continued)
@@ -95,7 +124,7 @@ def _continues(highest: Epoch, me: Me, recorded: Recorded | None) -> Steps[bool]
     return (yield from is_claimed_by(recorded.epoch, recorded.claim_id))
 
 
-def _ask(asked: Epoch, me: Me, timing: Timing) -> Steps[_Answer]:
+def _ask(asked: Epoch, me: Me, timing: Timing, *, insist: bool) -> Steps[_Answer]:
     """Ask the owner of the epoch before `asked` to end it, and wait."""
     yield Warm(epoch=Epoch(asked - 1))  # before asking: what fails here costs the owner nothing
     # What the owner said while it started, or to somebody before, is no sign that it is alive now.
@@ -105,12 +134,13 @@ def _ask(asked: Epoch, me: Me, timing: Timing) -> Steps[_Answer]:
     # Not created: an undecided create may have left no request, and an owner that was never asked seems silent.
     yield Put(key=handover_key(asked), body=encode_record(request))
     yield Log(happened=Happened.ASKED, epoch=asked)
-    return (yield from _wait(asked, timing, stale))
+    return (yield from _wait(asked, timing, stale, insist=insist))
 
 
-def _wait(asked: Epoch, timing: Timing, stale: bytes | None) -> Steps[_Answer]:
+def _wait(asked: Epoch, timing: Timing, stale: bytes | None, *, insist: bool) -> Steps[_Answer]:
     heard_at: float = yield Now()
     answered_at: float | None = None
+    patient_since = None if insist else heard_at
     last_sign = stale
     while True:
         yield Pause(seconds=timing.newcomer_poll_seconds)
@@ -126,5 +156,6 @@ def _wait(asked: Epoch, timing: Timing, stale: bytes | None) -> Steps[_Answer]:
         limit_seconds = timing.silence_seconds if answered_at is None else timing.handover_timeout_seconds
         if now - heard_at >= limit_seconds:
             return _Answer.SILENT
-        if answered_at is not None and now - answered_at >= timing.patience_seconds:
-            return _Answer.SILENT
+        waited_since = answered_at if patient_since is None else patient_since
+        if waited_since is not None and now - waited_since >= timing.patience_seconds:
+            return _Answer.UNWILLING

@@ -14,21 +14,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from replicad.errors import FileUnusable, LocalDiffers, NoBackup, NoSpace
+from replicad.errors import FileUnusable, LocalDiffers, NoSpace
 from replicad.host.files import move_aside
 from replicad.host.machine import instance_name
 from replicad.observe import events
 from replicad.plan.boot import Course, Local, decide
-from replicad.plan.line import Line, line_of_history
 from replicad.plan.snapshot import LogSince
 from replicad.position import TXID
-from replicad.replicate.head import read_heads, read_manifest
+from replicad.replicate.head import read_heads, read_line, read_manifest
 from replicad.replicate.lineage import Lineage
 from replicad.replicate.opened import Opened, Stored, open_source
 from replicad.replicate.own import Owned, founding_records, new_start
 from replicad.replicate.state_file import write_state
 from replicad.replicate.tenure import Intent, beyond
-from replicad.restore.history import read_history
 from replicad.restore.progress import Silent
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import restore
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from replicad.config.model import Settings
+    from replicad.plan.line import Line
     from replicad.plan.listing import Listing
     from replicad.replicate.continuity import Known
     from replicad.replicate.state_file import StateFile
@@ -89,7 +88,7 @@ class Boot:
             StoreUnreachable, StoreRefused: nothing was decided, nothing was changed.
             LocalDiffers: the local file would have to be replaced under a running application.
         """
-        listing, line = await self._read_line()
+        listing, line = await read_line(self.store)
         known = await read_heads(self.store, line) if line else []
         opened = await self.tools.threads.run(self._open_if_there, known)
         course = decide(self._local(opened, listing, line), known[0].position if known else None)
@@ -115,14 +114,6 @@ class Boot:
             orphaned_transactions=sum(tail.last - tail.first + 1 for tail in line.orphans) if line else 0,
             first_start=course is Course.FIRST and opened is None,
         )
-
-    async def _read_line(self) -> tuple[Listing, Line | None]:
-        history = await read_history(self.store)
-        try:
-            line = line_of_history(history)
-        except NoBackup:
-            return history.listing, None
-        return history.listing, line if line.segments or line.manifests else None
 
     async def _begin(self, listing: Listing, line: Line | None, parent: Known | None, *, goes_on: bool) -> Lineage:
         tried = self.tenure.start  # by an attempt that failed: what it made up stays

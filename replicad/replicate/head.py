@@ -4,22 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.errors import NoBackup
+from replicad.plan.line import line_of_history
 from replicad.position import TXID, Epoch, Position
 from replicad.replicate.continuity import Known
+from replicad.restore.history import read_history
 from replicad.segment import HEAD_BYTES_HINT, TRAILER_BYTES, SegmentIndex, decode, read_index, read_trailer
 from replicad.snapshot import Manifest, decode_manifest
 
 if TYPE_CHECKING:
     from replicad.plan.line import Line, LineSegment
+    from replicad.plan.listing import Listing
     from replicad.store.protocol import ObjectStore
 
 _WHOLE_BYTES = 1 << 20  # a segment up to this size is fetched in one request
 
 
+async def read_line(store: ObjectStore) -> tuple[Listing, Line | None]:
+    """Return what is listed, and the line of history in it; None: nothing that could be restored was ever stored.
+
+    Raises:
+        StoreUnreachable, StoreRefused: the store cannot be read.
+        Damaged, NewerFormat: what ties the epochs together cannot be.
+    """
+    history = await read_history(store)
+    try:
+        line = line_of_history(history)
+    except NoBackup:
+        return history.listing, None
+    return history.listing, line if line.segments or line.manifests else None
+
+
 async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
     """Return the newest stored transactions, newest first: what a snapshot, the log and a start say.
 
-    There is more than one when a snapshot was stored ahead of the segment that leads to it.
+    There is more than one when a snapshot was stored ahead of the segment that leads to it, in one epoch. What an
+    earlier epoch ended with is no head: whoever went on from there would leave the newest state off the line.
 
     Raises:
         Damaged, ObjectMissing, StoreUnreachable: one of them cannot be read.
@@ -35,7 +55,8 @@ async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
     start = line.epochs[-1].start.position
     if start.txid > max((known.position.txid for known in found), default=TXID(0)):
         found.append(Known(position=start, ms=0))
-    return sorted(found, key=lambda known: known.position.txid, reverse=True)
+    found.sort(key=lambda known: known.position.txid, reverse=True)
+    return [known for known in found if known.position.epoch == found[0].position.epoch]
 
 
 async def read_manifest(store: ObjectStore, key: str) -> Manifest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,20 +27,19 @@ from replicad.layout import handover_key
 from replicad.observe import events
 from replicad.ownership.claim import Me
 from replicad.ownership.newcomer import Recorded, take_over
-from replicad.ownership.owner import Fenced, Reclaimed, Retired, show_life, watch
+from replicad.ownership.owner import Fenced, Reclaimed, Retired, watch
 from replicad.ownership.requests import Exists
 from replicad.ownership.standby import stand_by
-from replicad.ownership.timing import Timing
 from replicad.position import Epoch
 from replicad.replicate.flush import flush, pending
 from replicad.replicate.own import Owned, deferred
-from replicad.replicate.protocol import Driver
+from replicad.replicate.protocol import Driver, showing_life, timing_of
 from replicad.replicate.standing import Standing
 from replicad.replicate.state_file import read_state
 from replicad.replicate.tenure import Tenure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from replicad.ownership.owner import Handover
     from replicad.position import Position
@@ -78,12 +77,7 @@ class Office:
         self._frozen_at: float | None = None
         self._may_replace = False
         settings = station.settings
-        self._timing = Timing(
-            poll_seconds=settings.handover_poll_interval_seconds,
-            newcomer_poll_seconds=min(1.0, settings.handover_poll_interval_seconds / 4),
-            slack_seconds=settings.handover_poll_interval_seconds,
-            handover_timeout_seconds=settings.handover_timeout_seconds,
-        )
+        self._timing = timing_of(settings)
         self._driver = Driver(
             station.store,
             station.tools.clock,
@@ -159,7 +153,7 @@ class Office:
 
         async with AsyncExitStack() as stack:
             if not owned.deferred:
-                await stack.enter_async_context(self._showing_life(owned.epoch))
+                await stack.enter_async_context(showing_life(self._driver, owned.epoch, self._me, self._timing))
 
             async def bring_in_place() -> Followed:
                 state = await station.tools.threads.run(read_state, station.database.path)
@@ -189,15 +183,6 @@ class Office:
                     events.DATABASE_UNUSABLE if busy else events.STORE_UNREACHABLE, error=str(error)
                 )
                 await asyncio.sleep(_RETRY_SECONDS)
-
-    @asynccontextmanager
-    async def _showing_life(self, epoch: Epoch) -> AsyncIterator[None]:
-        living = asyncio.create_task(self._driver.run(show_life(epoch, self._me, self._timing)))
-        try:
-            yield
-        finally:
-            living.cancel()
-            await asyncio.gather(living, return_exceptions=True)
 
     # --- in office ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from replicad.errors import CreateUndecided, ObjectExists, ObjectMissing, ReplicadError
@@ -10,15 +11,21 @@ from replicad.layout import claim_key
 from replicad.observe import events
 from replicad.ownership import requests
 from replicad.ownership.claim import claimant
+from replicad.ownership.owner import show_life
 from replicad.ownership.requests import Created, Happened
+from replicad.ownership.timing import Timing
 from replicad.replicate.fencing import Fence
 from replicad.replicate.own import highest_claim
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from structlog.typing import FilteringBoundLogger
 
+    from replicad.config.model import Settings
     from replicad.host.clock import Clock
     from replicad.observe.metrics import DatabaseMetrics
+    from replicad.ownership.claim import Me
     from replicad.ownership.requests import Request, Steps
     from replicad.position import Epoch, Position
     from replicad.replicate.fencing import Fencing
@@ -175,3 +182,24 @@ class Driver:
         await self._store.put(key, body)
         await asyncio.sleep(_SETTLE_SECONDS)
         return Created.MADE if await self._get(key) == body else Created.TAKEN
+
+
+def timing_of(settings: Settings) -> Timing:
+    """Return the beats that owner and newcomer both derive from the settings."""
+    return Timing(
+        poll_seconds=settings.handover_poll_interval_seconds,
+        newcomer_poll_seconds=min(1.0, settings.handover_poll_interval_seconds / 4),
+        slack_seconds=settings.handover_poll_interval_seconds,
+        handover_timeout_seconds=settings.handover_timeout_seconds,
+    )
+
+
+@asynccontextmanager
+async def showing_life(driver: Driver, epoch: Epoch, me: Me, timing: Timing) -> AsyncIterator[None]:
+    """Say again and again, while the block runs, that the epoch's owner is alive."""
+    living = asyncio.create_task(driver.run(show_life(epoch, me, timing)))
+    try:
+        yield
+    finally:
+        living.cancel()
+        await asyncio.gather(living, return_exceptions=True)

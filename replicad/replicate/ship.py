@@ -100,10 +100,7 @@ class Shipper:
         lost: set[str] = set()
         async for attempt in self._patiently():
             with attempt:
-                lost = set(keys)
-                for prefix in prefixes:
-                    async for found in self._store.list(prefix):
-                        lost.discard(found.key)
+                lost = await missing(self._store, keys, prefixes)
         if lost:
             self._metrics.errors["ObjectsLost"] += len(lost)
             self._log.error(events.OBJECTS_LOST, objects=len(lost), first=min(lost))
@@ -152,3 +149,12 @@ class Shipper:
         self._metrics.segments += 1
         self._metrics.segment_bytes += stored_bytes
         self._log.info(events.SEGMENT_SHIPPED, first_txid=key.first, last_txid=key.last, stored_bytes=stored_bytes)
+
+
+async def missing(store: ObjectStore, keys: Iterable[str], prefixes: Iterable[str]) -> set[str]:
+    """Return which of the keys are not in the store; each begins with one of the prefixes."""
+    lost = set(keys)
+    for prefix in prefixes:
+        async for found in store.list(prefix):
+            lost.discard(found.key)
+    return lost

@@ -17,10 +17,11 @@ from replicad.snapshot import Chunk, Manifest, chunk_name, chunk_pages, compress
 from replicad.sqlite.image import split
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from replicad.host.threads import Threads
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.replicate.lineage import Lineage
-    from replicad.replicate.ship import Shipper
 
 
 class Pins(Protocol):
@@ -36,6 +37,22 @@ class Pins(Protocol):
         """Let it go."""
 
 
+class Sender(Protocol):
+    """What stores the objects of a snapshot: a daemon's `Shipper`, or a command's."""
+
+    async def until_may_ship(self) -> None:
+        """Return when something may be stored."""
+
+    async def object(self, key: str, body: bytes) -> None:
+        """Store an object."""
+
+    async def confirm(self) -> None:
+        """Return when what is stored by now counts."""
+
+    async def lost(self, keys: Iterable[str], prefixes: Iterable[str]) -> set[str]:
+        """Return which of these stored keys are not there any more; each begins with one of the prefixes."""
+
+
 class Snapshots:
     """Stores snapshots of one database, and remembers what is stored already.
 
@@ -45,7 +62,7 @@ class Snapshots:
 
     def __init__(  # noqa: PLR0913 - one of each
         self,
-        shipper: Shipper,
+        shipper: Sender,
         lineage: Lineage,
         threads: Threads,
         metrics: DatabaseMetrics,
@@ -174,7 +191,9 @@ class Snapshots:
     def _forget_written(self, pinned: Pinned) -> None:
         """Forget the chunks that are not in this state what they were in the one before."""
         page_size, pages = pinned.image.page_size, pinned.table.pages
-        previous = self.newest.chunk_pages if self.newest else None
+        # A number of pages of another size says nothing of bytes: chunks could become too large to be read.
+        alike = self.newest is not None and self.newest.page_size == page_size
+        previous = self.newest.chunk_pages if self.newest and alike else None
         form = (page_size, chunk_pages(page_size, pages, previous))
         if form != self._form:
             self._found.clear()

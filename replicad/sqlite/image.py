@@ -7,22 +7,37 @@ a mark k > 0: the WAL cannot be reset, and checkpoints only copy frames that are
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 from replicad.position import lock_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from replicad.sqlite.source import Index, Source
+    from replicad.sqlite.source import Index
+    from replicad.sqlite.wal_file import WALFile
+    from replicad.wal import Frames
 
 _SCAN_BYTES = 4 << 20
+
+
+class Files(Protocol):
+    """An open database: its file and its WAL."""
+
+    page_size: int
+    wal: WALFile
+
+    def read(self, first: int, count: int, salts: bytes) -> Frames:
+        """Return committed frames, whose images are good until the next call."""
+
+    def read_file(self, offset: int, length: int) -> bytes:
+        """Return bytes of the database file, padded with zeros behind its end."""
 
 
 class Image:
     """Page images of one state of the database."""
 
-    def __init__(self, source: Source, *, pages: int, overlay: dict[int, int]) -> None:
+    def __init__(self, source: Files, *, pages: int, overlay: dict[int, int]) -> None:
         self.pages = pages
         self.page_size = source.page_size
         self._source = source
@@ -30,7 +45,7 @@ class Image:
         self._lock_page = lock_page(source.page_size)
 
     @classmethod
-    def under_pin(cls, source: Source, index: Index, *, pages: int) -> Image:
+    def under_pin(cls, source: Files, index: Index, *, pages: int) -> Self:
         """Return the image for a pin that sees exactly `index`, looked at while the pin was held.
 
         Raises:
@@ -65,7 +80,7 @@ def split(raw: bytearray, page_size: int) -> list[memoryview]:
     return [view[at : at + page_size] for at in range(0, len(raw), page_size)]
 
 
-def overlay_through(source: Source, frame: int, salts: bytes) -> dict[int, int]:
+def overlay_through(source: Files, frame: int, salts: bytes) -> dict[int, int]:
     """Return, for each page in frames 1 to `frame`, the last frame that holds it.
 
     Raises:
@@ -79,5 +94,5 @@ def overlay_through(source: Source, frame: int, salts: bytes) -> dict[int, int]:
     return found
 
 
-def _overlay(source: Source, index: Index) -> dict[int, int]:
+def _overlay(source: Files, index: Index) -> dict[int, int]:
     return overlay_through(source, index.frames, index.salts)

@@ -101,20 +101,8 @@ class Source:
         )
 
     def glance(self) -> Index | None:
-        """Return the committed end of the WAL, None when it cannot be had at this instant; never waits.
-
-        The header is read before and after the index. A writer that resets the WAL writes the index first,
-        then the header, then its frames: with equal headers around the look, the numbers belong to them.
-        """
-        before = self.wal.header()
-        try:
-            frames, backfilled = self._observer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        except apsw.BusyError:  # the index is being rewritten
-            return None
-        after = self.wal.header()
-        if before != after:
-            return None
-        return Index(frames=max(frames, 0), backfilled=max(backfilled, 0), salts=after.salts if after else b"")
+        """Return the committed end of the WAL, None when it cannot be had at this instant; never waits."""
+        return glance(self._observer, self.wal)
 
     def read(self, first: int, count: int, salts: bytes) -> Frames:
         """Return committed frames, whose images are good until the next call.
@@ -307,6 +295,23 @@ class Source:
         connection = connect(self.path, busy_timeout_seconds=busy_timeout_seconds, may_lock=may_lock)
         self._connections.append(connection)
         return connection
+
+
+def glance(observer: apsw.Connection, wal: WALFile) -> Index | None:
+    """Return the committed end of a WAL, None when it cannot be had at this instant; never waits.
+
+    The header is read before and after the index. A writer that resets the WAL writes the index first,
+    then the header, then its frames: with equal headers around the look, the numbers belong to them.
+    """
+    before = wal.header()
+    try:
+        frames, backfilled = observer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    except apsw.BusyError:  # the index is being rewritten
+        return None
+    after = wal.header()
+    if before != after:
+        return None
+    return Index(frames=max(frames, 0), backfilled=max(backfilled, 0), salts=after.salts if after else b"")
 
 
 def begin_read(connection: apsw.Connection) -> None:

@@ -5,9 +5,9 @@ import pytest
 from replicad.errors import StoreUnreachable
 from replicad.layout import ack_key, claim_key, end_key, handover_key
 from replicad.ownership.claim import Me
-from replicad.ownership.newcomer import Ownership, Recorded, take_over
+from replicad.ownership.newcomer import Ownership, Recorded, Refused, take_if_given, take_over
 from replicad.ownership.records import Claim, HandoverRequest, encode_record
-from replicad.ownership.requests import Claims, Create, Created, Exists, Get, Happened, Put, Warm
+from replicad.ownership.requests import Claims, Create, Created, Exists, Get, Happened, Put, Steps, Warm
 from replicad.ownership.timing import Timing
 from replicad.position import Epoch
 from tests.support.dialogue import AWAY, NOW_MS, Dialogue
@@ -37,9 +37,11 @@ def read_claim(epoch: int) -> Get:
     return Get(key=claim_key(Epoch(epoch)))
 
 
-def waiting(recorded: Recorded | None = None, *, stale: bytes | None = None) -> Dialogue:
+def waiting(
+    recorded: Recorded | None = None, *, stale: bytes | None = None, asking: Steps[object] | None = None
+) -> Dialogue:
     """Return a dialogue with a newcomer that has asked the owner of epoch 3 and waits."""
-    dialogue = Dialogue(take_over(ME, TIMING, recorded))
+    dialogue = Dialogue(asking or take_over(ME, TIMING, recorded))
     dialogue.answer(Claims(), 3)
     dialogue.answer(Exists(key=end_key(Epoch(3))), answer=False)
     dialogue.answer(read_claim(3), claim_of("another", 3))
@@ -220,3 +222,38 @@ def test_a_request_that_was_not_stored_was_not_made() -> None:
     dialogue.answer(Get(key=ack_key(Epoch(4))), None)
     with pytest.raises(StoreUnreachable):
         dialogue.answer(request(4), AWAY)
+
+
+def test_a_command_leaves_an_owner_that_lives() -> None:
+    """Who can come again does not claim against an owner that answers, whatever it does not end; the time counts."""
+    timing = Timing(patience_seconds=10.0)
+    dialogue = waiting(asking=take_if_given(ME, timing))
+    for sign in range(10):
+        assert not dialogue.is_over
+        look(dialogue, sign=str(sign).encode())
+    assert dialogue.result == Refused(asked=Epoch(4))
+    assert Happened.OWNER_SILENT not in dialogue.happened
+
+
+def test_a_command_that_has_no_time_for_silence() -> None:
+    """Before silence has lasted long enough to be death, the owner may live: it is left alone."""
+    dialogue = waiting(asking=take_if_given(ME, Timing(patience_seconds=5.0)))
+    for _ in range(5):
+        assert not dialogue.is_over
+        look(dialogue)
+    assert dialogue.result == Refused(asked=Epoch(4))
+
+
+def test_a_command_takes_what_is_given() -> None:
+    """An end, or silence for as long as it takes, makes a command the owner, as any newcomer."""
+    dialogue = waiting(asking=take_if_given(ME, TIMING))
+    look(dialogue, sign=b"1")
+    look(dialogue, ended=True)
+    dialogue.answer(attempt(4), Created.MADE)
+    assert owns(dialogue, 4)
+    dialogue = waiting(asking=take_if_given(ME, TIMING))
+    for _ in range(20):
+        look(dialogue)
+    dialogue.answer(attempt(4), Created.MADE)
+    assert owns(dialogue, 4)
+    assert Happened.OWNER_SILENT in dialogue.happened

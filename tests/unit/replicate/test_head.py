@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicad.store.protocol import ObjectStore
+    from tests.unit.replicate.conftest import Stage
 
 
 @pytest.fixture
@@ -154,3 +156,22 @@ async def test_a_head_that_vanishes(recorder: Recorder, store: MemoryStore) -> N
     await store.delete([key])
     with pytest.raises(ObjectMissing):
         await read_heads(store, line)
+
+
+async def test_a_snapshot_ahead_of_the_first_segment_of_its_epoch(stage: Stage) -> None:
+    """After a crash behind it, what was committed is stored whole: the end of the epoch before is no head any more."""
+    await stage.begin()
+    await stage.stop()
+    await stage.start()
+    stage.store.shut = ("put", "/log/")
+    stage.insert(2, 3)
+    async with asyncio.timeout(20):
+        await stage.follower.snapshot("asked")
+    await stage.stop()
+    stage.store.shut = None
+    stage.insert(4)
+    await stage.start()
+    txid = await stage.sync()
+    assert await stage.check_newest() == txid
+    assert (await stage.states())[txid] == [0, 1, 2, 3, 4]
+    assert not stage.found("local_kept_aside")
