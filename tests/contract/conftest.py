@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replicad.encryption.keys import EncryptionKey
 from replicad.store.directory import DirectoryStore
+from replicad.store.encrypted import EncryptedStore
 from replicad.store.memory import MemoryStore
 from replicad.store.open import StoreOptions, open_store
 from tests.support import rclone_server, versitygw_server
@@ -34,6 +36,10 @@ STORES = (
     "versitygw",
     "direct-moto",
     "direct-versitygw",
+    "encrypted-memory",
+    "encrypted-directory",
+    "encrypted-moto-path",
+    "encrypted-direct-moto",
 )
 LIARS = frozenset({"rclone"})
 """Stores that answer a conditional write with yes whatever is there."""
@@ -125,6 +131,9 @@ async def store(kind: str, servers: Servers, tmp_path: Path, _localhost_names: N
 
 async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:  # noqa: PLR0911 - one for each kind
     moto = servers.moto
+    if kind.startswith("encrypted-"):
+        beneath = await _open(kind.removeprefix("encrypted-"), servers, tmp_path)
+        return EncryptedStore(beneath, [EncryptionKey(bytes(range(32)))])
     match kind:
         case "memory":
             return MemoryStore()
