@@ -11,14 +11,14 @@ import asyncio
 import dataclasses
 import secrets
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from replicad.encryption.sealing import SALT_BYTES, Header, ObjectCipher, decode_header, naming_key
 from replicad.encryption.sizes import HEADER_BYTES, PIECE_BYTES, content_bytes, piece_of, piece_offset
 from replicad.errors import Damaged, KeyNotGiven
 from replicad.layout import CLAIMS, EPOCHS, KEYRING
 from replicad.snapshot import ChunkNames
-from replicad.store.keyrings import Keyrings, ids_text
+from replicad.store.keyrings import Keyrings, ids_text, read_keyring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -81,7 +81,7 @@ class EncryptedStore:
                 raise answer
         assert isinstance(head, bytes)  # noqa: S101 - what is left
         assert isinstance(sealed, bytes)  # noqa: S101 - likewise
-        cipher = self._cipher_of(key, head, keyring)
+        cipher = await self._cipher_of(key, head, keyring)
         self._ciphers[key] = cipher
         if len(self._ciphers) > _MOST_HEADERS:
             self._ciphers.popitem(last=False)
@@ -139,7 +139,7 @@ class EncryptedStore:
 
     async def _get_from_front(self, key: str, keyring: Keyring | None, start: int, stop: int | None) -> bytes:
         body = await self._store.get(key, stop=None if stop is None else piece_offset(piece_of(stop - 1) + 1))
-        cipher = self._cipher_of(key, body, keyring)
+        cipher = await self._cipher_of(key, body, keyring)
         return await self._cut(key, cipher, memoryview(body)[HEADER_BYTES:], start, stop)
 
     async def _get_from(self, key: str, cipher: ObjectCipher, start: int, stop: int | None) -> bytes:
@@ -167,18 +167,23 @@ class EncryptedStore:
         end = None if stop is None else stop - first * PIECE_BYTES
         return opened if begin == 0 and (end is None or end >= len(opened)) else opened[begin:end]
 
-    def _cipher_of(self, name: str, body: bytes, keyring: Keyring | None) -> ObjectCipher:
+    async def _cipher_of(self, name: str, body: bytes, keyring: Keyring | None) -> ObjectCipher:
         header = decode_header(body, what=name)
         key = self._keys.get(header.key_id)
         if key is None:
-            self._refuse(name, header)
+            raise await self._refusal(name, header)
         if keyring is not None and header.replica_id != keyring.replica_id:
             expected, found = keyring.replica_id.hex(), header.replica_id.hex()
             raise Damaged(what=name, where="replica id", expected=expected, found=f"{found}, of another database")
         return ObjectCipher(key.reveal(), header, name)
 
-    def _refuse(self, name: str, header: Header) -> NoReturn:
-        raise KeyNotGiven(what=f"{name} in {self.url}", expected=header.key_id.hex(), found=ids_text(self._keys))
+    async def _refusal(self, name: str, header: Header) -> KeyNotGiven | Damaged:
+        """Return what is wrong with an object of an unknown key: one that came since, or a key id that is damaged."""
+        keyring = await read_keyring(self._store)
+        if keyring is not None and header.key_id not in keyring.key_ids:
+            expected, found = ids_text(keyring.key_ids), f"{header.key_id.hex()}, which the replica does not know"
+            return Damaged(what=name, where="key id", expected=expected, found=found)
+        return KeyNotGiven(what=f"{name} in {self.url}", expected=header.key_id.hex(), found=ids_text(self._keys))
 
     # --- writing -----------------------------------------------------------------------------------
 
