@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from replicad.snapshot import ChunkNames
+
 PIECE = 65536
 TAG = 16
 HEADER = 52
@@ -82,3 +84,19 @@ def unseal(secrets: dict[bytes, bytes], replica_id: bytes, key: str, body: bytes
         content += cipher.decrypt(nonce, piece, bound)
     assert len(content) == content_size(len(body))
     return content
+
+
+def names_of(objects: dict[str, bytes], *texts: str) -> ChunkNames:
+    """Return how the chunks of a database are named."""
+    ring = read_ring(objects["claims/keyring"])
+    keys = (derive(secret_of(text), ring.replica_id, b"replicad chunk names", 32) for text in texts)
+    return ChunkNames(keys=tuple(keys))
+
+
+def unseal_all(objects: dict[str, bytes], *texts: str) -> dict[str, bytes]:
+    """Return the contents of all objects of a database, by key; `texts` are the keys as people have them."""
+    secrets = {key_id(secret): secret for secret in map(secret_of, texts)}
+    ring = read_ring(objects["claims/keyring"])
+    return {
+        key: unseal(secrets, ring.replica_id, key, body) for key, body in objects.items() if key != "claims/keyring"
+    }
