@@ -41,6 +41,9 @@ STORES = (
     "encrypted-moto-path",
     "encrypted-direct-moto",
 )
+ENCRYPTED = "encrypted-"
+"""What the name of a kind begins with that has the wrapper around another kind."""
+
 LIARS = frozenset({"rclone"})
 """Stores that answer a conditional write with yes whatever is there."""
 
@@ -124,16 +127,15 @@ def servers(
 @pytest.fixture
 async def store(kind: str, servers: Servers, tmp_path: Path, _localhost_names: None) -> AsyncIterator[ObjectStore]:
     """An empty store of the kind, with nothing retried above it."""
-    found = await _open(kind, servers, tmp_path)
+    found = await _open(kind.removeprefix(ENCRYPTED), servers, tmp_path)
+    if kind.startswith(ENCRYPTED):
+        found = EncryptedStore(found, [EncryptionKey(bytes(range(32)))])
     yield found
     await found.close()
 
 
 async def _open(kind: str, servers: Servers, tmp_path: Path) -> ObjectStore:  # noqa: PLR0911 - one for each kind
     moto = servers.moto
-    if kind.startswith("encrypted-"):
-        beneath = await _open(kind.removeprefix("encrypted-"), servers, tmp_path)
-        return EncryptedStore(beneath, [EncryptionKey(bytes(range(32)))])
     match kind:
         case "memory":
             return MemoryStore()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from replicad.encryption.keyring import Keyring, decode_keyring
 from replicad.encryption.sealing import Header, ObjectCipher, decode_header, key_id
-from replicad.encryption.sizes import HEADER_BYTES, PIECE_BYTES, content_bytes, sealed_bytes
+from replicad.encryption.sizes import HEADER_BYTES, PIECE_BYTES, SEALED_PIECE_BYTES, content_bytes, sealed_bytes
 from replicad.errors import Damaged, NewerFormat
 from tests.support import sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRET = bytes(range(32))
 REPLICA = b"r" * 16
@@ -79,7 +82,9 @@ def test_every_bit_of_a_large_one_counts(data: st.DataObject) -> None:
 
 
 WHOLE = seal(content(3 * PIECE_BYTES))
-PIECES = [WHOLE[HEADER_BYTES + at : HEADER_BYTES + at + PIECE_BYTES + 16] for at in range(0, 3 * (PIECE_BYTES + 16), PIECE_BYTES + 16)]  # fmt: skip
+PIECES = [
+    WHOLE[HEADER_BYTES + at :][:SEALED_PIECE_BYTES] for at in range(0, 3 * SEALED_PIECE_BYTES, SEALED_PIECE_BYTES)
+]
 ARRANGEMENTS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "cut off behind the second": lambda pieces: pieces[:2],
     "cut off behind the first": lambda pieces: pieces[:1],
@@ -111,7 +116,7 @@ def test_an_object_under_another_name() -> None:
     Seen to fail with the name left out of what the tag covers.
     """
     body = seal(b"the start of epoch 1")
-    with pytest.raises(Damaged, match="epochs/00000002/start.json"):
+    with pytest.raises(Damaged, match=r"epochs/00000002/start\.json"):
         unseal(body, "epochs/00000002/start.json")
 
 
