@@ -175,6 +175,7 @@ def test_a_wrong_key(anywhere: Scene, texts: tuple[str, ...]) -> None:
     assert scene.objects() == before
     assert not (scene.folder / "out.db").exists()
     ended = scene.program("doctor", "--json")
+    assert ended.returncode == 12
     (check,) = [one for one in json.loads(ended.stdout)["checks"] if one["name"] == "encryption"]
     assert check["verdict"] == "fail"
     assert OLD_ID in check["found"]
