@@ -11,14 +11,12 @@ from replicad.replicate.following import Following
 from replicad.replicate.ledger import Ledger
 from replicad.replicate.ship import Shipper
 from replicad.replicate.snapshots import Snapshots
-from replicad.store.database import chunk_names
 
 if TYPE_CHECKING:
     from replicad.replicate.own import Owned
     from replicad.replicate.state_file import StateFile
     from replicad.replicate.station import Station
     from replicad.replicate.tenure import Tenure
-    from replicad.snapshot import ChunkNames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +48,11 @@ async def assemble(
     metrics.restore_seconds = booted.restored.seconds if booted.restored else None
     metrics.first_restorable_ms = booted.first_restorable_ms
     metrics.orphaned_transactions = booted.orphaned_transactions
-    names = await chunk_names(station.store)
-    following = _following(station, booted, tenure, names)
-    follower = Follower(following, station.store, booted.stored, opened=booted.opened)
+    follower = Follower(_following(station, booted, tenure), station.store, booted.stored, opened=booted.opened)
     return Followed(follower=follower, booted=booted)
 
 
-def _following(station: Station, booted: Booted, tenure: Tenure, names: ChunkNames) -> Following:
+def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
     ledger, clock, tools, metrics = Ledger(), station.tools.clock, station.tools, station.metrics
     metrics.lag_seconds = lambda: ledger.lag_seconds(clock.now_ms())
     shipper = Shipper(station.store, tenure, tools.threads, metrics, station.log)
@@ -67,7 +63,6 @@ def _following(station: Station, booted: Booted, tenure: Tenure, names: ChunkNam
         metrics,
         concurrency=station.settings.upload_concurrency,
         compression_level=station.settings.compression_level,
-        names=names,
     )
     snapshots.resume(booted.manifest)
     return Following(

@@ -13,7 +13,7 @@ from replicad.errors import ProofFailed
 from replicad.layout import ManifestKey, chunk_key, chunks_prefix
 from replicad.position import TXID, Epoch
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned, StateMoved
-from replicad.snapshot import PLAIN_NAMES, Chunk, ChunkNames, Manifest, chunk_pages, compress_chunk, encode_manifest
+from replicad.snapshot import Chunk, Manifest, chunk_pages, compress_chunk, encode_manifest
 from replicad.sqlite.image import split
 
 if TYPE_CHECKING:
@@ -52,11 +52,9 @@ class Snapshots:
         *,
         concurrency: int,
         compression_level: int,
-        names: ChunkNames = PLAIN_NAMES,
     ) -> None:
         self.newest: Manifest | None = None
         self._compression_level = compression_level
-        self._names = names
         self._shipper = shipper
         self._lineage = lineage
         self._threads = threads
@@ -191,7 +189,8 @@ class Snapshots:
         self._form, self._pages = form, pages
 
     async def _send(self, number: int, raw: bytearray) -> None:
-        name = await self._threads.run(self._names.name, raw)
+        names = await self._shipper.chunk_names()
+        name = await self._threads.run(names.name, raw)
         chunk = self._stored.get(name)
         if chunk is None:
             stored = await self._threads.run(compress_chunk, raw, self._compression_level)
