@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 
-import xxhash
-
 from replicad.encryption.keys import MAX_KEYS
 from replicad.errors import Damaged, NewerFormat
 
@@ -33,7 +31,7 @@ class Keyring:
     def encode(self) -> bytes:
         """Return it as it is stored."""
         body = _HEAD.pack(MAGIC, VERSION, len(self.key_ids), self.replica_id) + b"".join(self.key_ids)
-        return body + xxhash.xxh3_64_digest(body)
+        return body + _hash(body)
 
 
 def decode_keyring(body: bytes, *, what: str) -> Keyring:
@@ -51,7 +49,13 @@ def decode_keyring(body: bytes, *, what: str) -> Keyring:
     size_bytes = _HEAD.size + count * _KEY_ID_BYTES + _HASH_BYTES
     if not 0 < count <= MAX_KEYS or len(body) != size_bytes:
         raise Damaged(what=what, where="size", expected=f"{size_bytes} bytes for {count} keys", found=len(body))
-    if xxhash.xxh3_64_digest(body[:-_HASH_BYTES]) != body[-_HASH_BYTES:]:
+    if _hash(body[:-_HASH_BYTES]) != body[-_HASH_BYTES:]:
         raise Damaged(what=what, where="hash", expected="that of the bytes before it", found="another")
     starts = range(_HEAD.size, size_bytes - _HASH_BYTES, _KEY_ID_BYTES)
     return Keyring(replica_id=replica_id, key_ids=tuple(body[at : at + _KEY_ID_BYTES] for at in starts))
+
+
+def _hash(body: bytes) -> bytes:
+    import xxhash  # noqa: PLC0415 - who has no key needs it later, if at all
+
+    return xxhash.xxh3_64_digest(body)

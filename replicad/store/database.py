@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicad.snapshot import PLAIN_NAMES, ChunkNames
 from replicad.store.prefixed import PrefixedStore
 from replicad.store.unencrypted import UnencryptedStore
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicad.encryption.keys import EncryptionKey
+    from replicad.snapshot import ChunkNames
     from replicad.store.protocol import ObjectStore
 
 
@@ -41,6 +41,8 @@ async def chunk_names(store: ObjectStore) -> ChunkNames:
     """
     names = getattr(store, "chunk_names", None)
     if names is None:
+        from replicad.snapshot import PLAIN_NAMES  # noqa: PLC0415 - nothing of it is needed before the first claim
+
         return PLAIN_NAMES
     found: ChunkNames = await names()
     return found

@@ -17,6 +17,8 @@ from replicad.errors import (
     WrongKey,
 )
 from replicad.layout import CLAIMS, EPOCHS, KEYRING
+from replicad.observe import events
+from replicad.observe.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -100,25 +102,30 @@ class Keyrings:
 
     async def _look(self) -> Keyring | None:
         keyring = await read_keyring(self._store)
-        self._stored = keyring is not None
         if keyring is None:
-            keyring = await self._from_objects()
+            newest = await self._newest_object()
+            if newest == KEYRING:  # stored since
+                keyring = await read_keyring(self._store)
+            elif newest is not None:
+                return await self._from_object(newest)
+        self._stored = keyring is not None
         if keyring is not None:
             self._check(keyring)
         return keyring
 
-    async def _from_objects(self) -> Keyring | None:
-        """Return what the newest object says, where somebody deleted the keyring; None when there is no object."""
-        newest = ""
-        for prefix in (CLAIMS, EPOCHS):
-            async for row in self._store.list(prefix):
-                newest = row.key
-                if prefix == EPOCHS:
-                    break
-            if newest:
-                break
-        if not newest:
-            return None
+    async def _newest_object(self) -> str | None:
+        """Return the key of the newest claim, or of any object where there is none; the keyring's if it is there."""
+        newest: str | None = None
+        async for row in self._store.list(CLAIMS):
+            newest = row.key
+        if newest is None:
+            async for row in self._store.list(EPOCHS):
+                return row.key
+        return newest
+
+    async def _from_object(self, newest: str) -> Keyring:
+        """Return what an object says of the keyring, which somebody deleted."""
+        self._stored = False
         head = await self._store.get(newest, stop=HEADER_BYTES)
         sealing = ciphers()
         if not sealing.is_sealed(head):
@@ -129,7 +136,9 @@ class Keyrings:
                 hint=_NEW_PREFIX,
             )
         header = sealing.decode_header(head, what=newest)
-        return Keyring(replica_id=header.replica_id, key_ids=(header.key_id,))
+        keyring = Keyring(replica_id=header.replica_id, key_ids=(header.key_id,))
+        self._check(keyring)
+        return keyring
 
     def _check(self, keyring: Keyring) -> None:
         if self._given.issuperset(keyring.key_ids):
@@ -148,6 +157,7 @@ class Keyrings:
 
     async def _store_again(self, known: Keyring | None) -> Keyring:
         """Store the keyring with this key in it, and read it back: of two that do so at once both go by what stands."""
+        known = await self._look() or known  # somebody else may have stored one since, or put a key on it
         if known is None:
             try:
                 await self._store.create(KEYRING, self._new().encode())
@@ -156,11 +166,13 @@ class Keyrings:
             except ConditionalWritesUnsupported:
                 await self._store.put(KEYRING, self._new().encode())
         else:
-            ids = dict.fromkeys((self._mine.id, *known.key_ids))
-            await self._store.put(KEYRING, Keyring(replica_id=known.replica_id, key_ids=tuple(ids)).encode())
+            ids = tuple(dict.fromkeys((self._mine.id, *known.key_ids)))
+            await self._store.put(KEYRING, Keyring(replica_id=known.replica_id, key_ids=ids).encode())
         found = await read_keyring(self._store)
         if found is None:
             raise StoreUnreachable(store=self._store.url, operation=f"put {KEYRING}", found="no object afterwards")
         self._check(found)
         self._stored = True
+        keys = [key_id.hex() for key_id in found.key_ids]
+        get_logger().info(events.KEYRING_STORED, store=self._store.url, keys=keys)
         return found

@@ -263,7 +263,7 @@ async def test_memory_of_a_stream_is_bounded() -> None:
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak_bytes < 8 << 20
+    assert peak_bytes < 16 << 20
 
 
 async def test_damage_on_the_way_is_looked_at_twice() -> None:
@@ -502,6 +502,19 @@ async def test_a_key_missing_after_a_rotation(keys: tuple[EncryptionKey, ...]) -
         with pytest.raises(WrongKey, match=f"{NEW.id.hex()}, {OLD.id.hex()}"):
             await _do(database_store(beneath, "app.db", keys), operation)
     assert bodies(beneath) == before
+
+
+async def test_two_rotate_one_after_the_other() -> None:
+    """Who looked before another one put a key on the keyring does not take that key off.
+
+    Seen to fail with the keyring that was read first written back.
+    """
+    beneath = await _replica(OLD)
+    late = database_store(beneath, "app.db", [OTHER, NEW, OLD])
+    assert await late.get(CLAIM) == b"body"
+    await database_store(beneath, "app.db", [NEW, OLD]).put("epochs/x", b"new")
+    await late.put("epochs/y", b"other")
+    assert decode_keyring(bodies(beneath)[f"app.db/{KEYRING}"], what="").key_ids == (OTHER.id, NEW.id, OLD.id)
 
 
 async def test_a_note_does_not_rotate() -> None:
