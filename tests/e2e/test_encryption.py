@@ -188,7 +188,7 @@ def test_a_wrong_key(anywhere: Scene, texts: tuple[str, ...]) -> None:
 def test_a_keyring_that_somebody_deleted(scene: Scene, disk: str, in_order: bool) -> None:  # noqa: FBT001 - pytest's
     """TRAP: where a cleaning rule took the keyring, nobody writes without the key either; with it, it stands again.
 
-    Seen to fail (an epoch was claimed in plain text) with bodies that are read passed through without a look.
+    Seen to fail with bodies that are read passed through without a look.
     """
     stored(scene, OLD)
     if not in_order:
