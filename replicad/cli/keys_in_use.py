@@ -10,8 +10,9 @@ from replicad.encryption.keyring import Keyring
 from replicad.encryption.keys import ciphers
 from replicad.encryption.sizes import HEADER_BYTES
 from replicad.errors import ObjectMissing, UsageError
-from replicad.layout import EPOCHS, KEYRING, claim_key, parse_claim
+from replicad.layout import CLAIMS, HANDOVER, KEYRING, claim_key, parse_claim
 from replicad.restore.together import gather_bounded
+from replicad.store.create import PROBES
 from replicad.store.database import stored_objects
 from replicad.store.keyrings import Keyrings, ids_text, read_keyring
 from replicad.store.open import open_store
@@ -132,4 +133,6 @@ async def _key_of(objects: ObjectStore, row: StoredObject) -> bytes | None:
 
 def _is_needed(row: StoredObject, newest: Epoch | None) -> bool:
     """Return whether somebody may read the object again: of claims the newest alone is, notes and probes pass."""
-    return row.key.startswith(EPOCHS) or (newest is not None and row.key == claim_key(newest))
+    if row.key.startswith(CLAIMS):
+        return newest is not None and row.key == claim_key(newest)
+    return not row.key.startswith((HANDOVER, PROBES))

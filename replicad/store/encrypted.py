@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from replicad.encryption.sealing import SALT_BYTES, Header, ObjectCipher, decode_header, naming_key
 from replicad.encryption.sizes import HEADER_BYTES, PIECE_BYTES, content_bytes, piece_of, piece_offset
 from replicad.errors import Damaged, KeyNotGiven
-from replicad.layout import CLAIMS, EPOCHS, KEYRING
+from replicad.layout import HANDOVER, KEYRING
 from replicad.snapshot import ChunkNames
+from replicad.store.create import PROBES
 from replicad.store.keyrings import Keyrings, ids_text, read_keyring
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class EncryptedStore:
     async def _new_cipher(self, key: str) -> ObjectCipher:
         self._ciphers.pop(key, None)
         # A key counts as one of the replica's with the first object of the history that needs it; notes come and go.
-        keyring = await self._keyrings.for_writing(lasting=key.startswith((CLAIMS, EPOCHS)))
+        keyring = await self._keyrings.for_writing(lasting=not key.startswith((HANDOVER, PROBES)))
         header = Header(key_id=self._writing.id, replica_id=keyring.replica_id, salt=secrets.token_bytes(SALT_BYTES))
         return ObjectCipher(self._writing.reveal(), header, key)
 
