@@ -13,7 +13,7 @@ COPY replicad ./replicad
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 # A virtual environment without pip of its own: every dependency comes as a wheel, so no compiler is needed.
 RUN python -m venv --without-pip /opt/replicad \
- && python -m pip --python /opt/replicad/bin/python install --no-cache-dir --only-binary :all: /dist/*.whl \
+ && python -m pip --python /opt/replicad/bin/python install --no-cache-dir --only-binary :all: "$(echo /dist/*.whl)[encryption]" \
  && /opt/replicad/bin/replicad version
 
 FROM ${PYTHON_IMAGE}

@@ -106,9 +106,14 @@ class OwnedByAnother(ReplicadError):
 
 
 class WrongKey(ReplicadError):
-    """{what} cannot be decrypted with the configured key. Give the key it was written with."""
+    """{what} cannot be used with the encryption that is configured: expected {expected}, found {found}. {hint}"""
 
     exit_code = 12
+
+
+class KeyNotGiven(WrongKey):
+    """{what} is encrypted with the key {expected}, and {found} was given. Give it too, behind the others: the first
+    encrypts, all decrypt."""
 
 
 class TargetOutsideWindow(ReplicadError):

@@ -17,6 +17,9 @@ EPOCHS = "epochs/"
 HANDOVER = "handover/"
 """Notes between two owners; no part of the history."""
 
+KEYRING = f"{CLAIMS}keyring"
+"""Says that the replica is encrypted, and how: among the claims, because every reader and owner lists those."""
+
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
 _MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
@@ -100,7 +103,7 @@ def chunks_prefix(epoch: Epoch) -> str:
 
 
 def chunk_key(epoch: Epoch, name: str) -> str:
-    """Return the key of a snapshot chunk; `name` is the SHA-256 of its raw bytes in hexadecimal."""
+    """Return the key of a snapshot chunk; `name` is as `replicad.snapshot.naming` has it."""
     return f"{chunks_prefix(epoch)}{name}.zst"
 
 

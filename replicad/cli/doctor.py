@@ -10,7 +10,7 @@ import click
 
 from replicad.cli.flags import command
 from replicad.config import Section
-from replicad.errors import StoreUnreachable
+from replicad.errors import StoreUnreachable, WrongKey
 
 if TYPE_CHECKING:
     from replicad.cli.checks.check import Check
@@ -28,7 +28,7 @@ def doctor(invocation: Invocation) -> int:
 
     Writes, reads, lists and deletes a few bytes below REPLICA/NAME/probes/ and creates an empty file beside
     the database for a moment; the database itself is only read. The exit code is 0 when nothing failed, 13 when
-    the store did, else 1.
+    the store did, 12 when the keys are not the replica's, else 1.
     """
     invocation.start_logging(answers_itself=True)
     groups = asyncio.run(_checks(invocation))
@@ -36,7 +36,7 @@ def doctor(invocation: Invocation) -> int:
     failed = [(group, check) for group, check in checks if check.verdict == "fail"]
     exit_code = 0
     if failed:
-        exit_code = StoreUnreachable.exit_code if any(check.name.startswith("store") for _, check in failed) else 1
+        exit_code = _exit_code({check.name for _, check in failed})
     invocation.answer(
         {
             "healthy": not failed,
@@ -46,6 +46,13 @@ def doctor(invocation: Invocation) -> int:
         "\n".join(_lines(groups)),
     )
     return exit_code
+
+
+def _exit_code(failed: set[str]) -> int:
+    """Return the status that stands for the checks that failed."""
+    if any(name.startswith("store") for name in failed):
+        return StoreUnreachable.exit_code
+    return WrongKey.exit_code if "encryption" in failed else 1
 
 
 async def _checks(invocation: Invocation) -> dict[str, list[Check]]:

@@ -68,7 +68,12 @@ class Invocation:
     def scrubber(self) -> Scrubber:
         """Takes this call's credentials out of texts."""
         settings = self.settings
-        held = (settings.s3_access_key_id, settings.s3_secret_access_key, settings.s3_session_token)
+        held = (
+            settings.s3_access_key_id,
+            settings.s3_secret_access_key,
+            settings.s3_session_token,
+            settings.encryption_key,
+        )
         return Scrubber(secret.reveal() for secret in held if isinstance(secret, Secret))
 
     def control_socket(self) -> Path:

@@ -29,6 +29,7 @@ COMMANDS = {
     "log": "List transactions and restore points.",
     "wait": "Return when the running replicad is ready.",
     "doctor": "Check the store, permissions, SQLite, disk and clock, and say what to do.",
+    "key": "Make an encryption key, or show which keys a replica needs.",
     "config": "Show the settings in effect and where each comes from.",
     "completion": "Print a script that completes commands in a shell.",
     "version": "Show the versions of replicad and of what it is built on.",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from replicad.plan.reach import reachable
 from replicad.plan.target import format_ms
+from replicad.store.database import database_store
 from replicad.store.open import open_store
-from replicad.store.prefixed import PrefixedStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -33,7 +33,7 @@ async def open_replica(
         database.replica, settings.store_options(concurrency=concurrency), only_to_read=only_to_read
     )
     try:
-        yield PrefixedStore(store, f"{database.name}/")
+        yield database_store(store, database.name, settings.encryption_keys)
     finally:
         await store.close()
 

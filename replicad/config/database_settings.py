@@ -270,4 +270,22 @@ STORE = (
         effect="A file that holds the session token.",
         example="/run/secrets/s3_session_token",
     ),
+    Setting(
+        name="encryption_key",
+        kind=Kind.SECRET,
+        section=Section.STORE,
+        effect="Key that everything is encrypted with before it is stored, from `replicad key new`. Several, with"
+        " spaces between them: the first encrypts, all decrypt. An empty variable is refused.",
+        example="replicad-key-1-EXAMPLE",  # no key: a whole one would be used by somebody
+        default_shown="unset: nothing is encrypted",
+        may_be_empty=False,
+    ),
+    Setting(
+        name="encryption_key_file",
+        kind=Kind.PATH,
+        section=Section.STORE,
+        effect="A file that holds the key, or several: one on each line, the newest first.",
+        example="/run/secrets/replicad_key",
+        may_be_empty=False,
+    ),
 )

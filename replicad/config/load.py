@@ -16,6 +16,7 @@ from replicad.config.setting import Kind
 from replicad.config.settings import BY_NAME, SETTINGS
 from replicad.config.sources import Given, gather
 from replicad.config.units import format_size
+from replicad.encryption.keys import parse_keys
 from replicad.errors import UsageError
 from replicad.store.url import without_secrets
 
@@ -149,6 +150,10 @@ def _check(values: Mapping[str, object], given: Mapping[str, Given]) -> None:
             found=format_size(largest),
             hint="Raise it, or lower checkpoint_wal_bytes.",
         )
+    encryption = values["encryption_key"]
+    if isinstance(encryption, Secret):
+        source = given.get("encryption_key") or given["encryption_key_file"]
+        parse_keys(encryption.reveal(), where=source.where)
     key, secret = values["s3_access_key_id"], values["s3_secret_access_key"]
     if (key is None) != (secret is None):
         has, lacks = ("s3_access_key_id", "s3_secret_access_key")[:: 1 if key else -1]

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from replicad.config.secret import Secret  # noqa: TC001 - likewise
+from replicad.encryption.keys import EncryptionKey, parse_keys
 from replicad.store.options import StoreOptions
 
 
@@ -62,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_access_key_id: Secret | None
     s3_secret_access_key: Secret | None
     s3_session_token: Secret | None
+    encryption_key: Secret | None  # one or more
 
     handover_poll_interval_seconds: float
     handover_timeout_seconds: float
@@ -81,6 +83,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_socket: Path | None  # None: there is no database to name it after
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "console", "json"]
+
+    @property
+    def encryption_keys(self) -> tuple[EncryptionKey, ...]:
+        """The keys of the replicas, the one that encrypts first; none: they are not encrypted."""
+        return parse_keys(self.encryption_key.reveal()) if self.encryption_key else ()
 
     def store_options(self, *, concurrency: int) -> StoreOptions:
         """Return how a store is opened with these settings; `concurrency` is the requests under way at once."""

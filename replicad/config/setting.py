@@ -50,6 +50,7 @@ class Setting:
     low: str | None = None
     high: str | None = None
     choices: tuple[str, ...] = ()
+    may_be_empty: bool = True  # an empty variable counts as not set
 
     @property
     def variable(self) -> str:

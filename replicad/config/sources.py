@@ -104,6 +104,11 @@ def _variables(environ: Mapping[str, str]) -> Iterable[Given]:
         if variable not in known:
             raise unknown("the variable of a setting", variable, known, "environment")
         # An empty variable is how compose files and CI systems spell "not set".
+        if not text and not known[variable].may_be_empty:
+            found = "an empty variable, which may be a secret that was lost on its way"
+            raise UsageError(
+                where=variable, expected="a value, or no variable", found=found, hint="Unset it or set it."
+            )
         if text:
             yield Given(name=known[variable].name, rank=Rank.VARIABLE, text=text, origin=variable)
 

@@ -43,6 +43,7 @@ STORE_RECOVERED: Final = "store_recovered"  # the outage is over
 
 # --- ownership -------------------------------------------------------------------------------
 CLAIM_CREATED: Final = "claim_created"  # this instance owns the epoch
+KEYRING_STORED: Final = "keyring_stored"  # the replica is encrypted from now on, or also with another key
 LOST_ANSWER_SETTLED: Final = "lost_answer_settled"  # a create without an answer was read back
 FENCING_ADVISORY: Final = "fencing_advisory"  # the store keeps two owners apart no better than they do themselves
 CLAIM_LOST: Final = "claim_lost"  # another instance has the epoch

@@ -20,6 +20,7 @@ _SHAPES = (
     re.compile(r"(?i)(x-amz-security-token['\"]?\s*[:=,]\s*b?['\"]?)[^\s'\",}]+"),
     re.compile(r"(?i)(Authorization['\"]?\s*[:=,]\s*b?['\"]?)[^'\"\r\n]+"),
     re.compile(r"(://)[^/\s:@]+:[^/\s@]+(?=@)"),
+    re.compile(r"(?i)(replicad-key-1-)[a-z2-7]+"),
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.layout import (
+    KEYRING,
     ManifestKey,
     SegmentKey,
     parse_ack,
@@ -115,8 +116,8 @@ class _Sorter:
 
 
 def _is_note(key: str) -> bool:
-    """Return whether the key is that of a note between two owners, which is no part of the history."""
-    return bool(parse_handover(key) or parse_ack(key))
+    """Return whether the key is that of a note between two owners, or the keyring: no part of the history."""
+    return bool(parse_handover(key) or parse_ack(key)) or key == KEYRING
 
 
 def read_listing(objects: Iterable[tuple[str, int]]) -> Listing:

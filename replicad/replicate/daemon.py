@@ -15,8 +15,8 @@ from replicad.replicate.office import Office
 from replicad.replicate.standing import Standing
 from replicad.replicate.station import Station
 from replicad.replicate.status import database_status, instant
+from replicad.store.database import database_store
 from replicad.store.open import open_store
-from replicad.store.prefixed import PrefixedStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -207,4 +207,4 @@ class Daemon:
                 retry_seconds=min(settings.retry_timeout_seconds, settings.boot_timeout_seconds),
             )
             self._stores[database.replica] = await open_store(database.replica, options, observer=self._metrics)
-        return PrefixedStore(self._stores[database.replica], f"{database.name}/")
+        return database_store(self._stores[database.replica], database.name, self._settings.encryption_keys)

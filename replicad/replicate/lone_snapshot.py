@@ -10,6 +10,7 @@ from replicad.replicate.pinned import Pinned
 from replicad.replicate.ship import missing
 from replicad.restore.prove import Interrupted
 from replicad.sqlite.image import Image
+from replicad.store.database import chunk_names
 
 if TYPE_CHECKING:
     import threading
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from replicad.replicate.asking import Asking
     from replicad.replicate.tenure import Tenure
     from replicad.restore.progress import Progress
+    from replicad.snapshot import ChunkNames
     from replicad.store.protocol import ObjectStore
     from replicad.wal import PageTable
 
@@ -84,6 +86,10 @@ class CountingSender:
         self.sent_bytes = 0
         self._store = store
         self._asking = asking
+
+    async def chunk_names(self) -> ChunkNames:
+        """Return how the replica names its chunks."""
+        return await chunk_names(self._store)
 
     async def until_may_ship(self) -> None:
         """Return at once: the epoch is begun."""

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from replicad.errors import CreateUndecided, ObjectExists, ObjectMissing, ReplicadError
+from replicad.errors import CreateUndecided, Damaged, KeyNotGiven, ObjectExists, ObjectMissing, ReplicadError
 from replicad.layout import claim_key
 from replicad.observe import events
 from replicad.ownership import requests
@@ -141,6 +141,9 @@ class Driver:
             return await self._store.get(key)
         except ObjectMissing:
             return None
+        except (Damaged, KeyNotGiven):
+            # It is there, and not ours: a newcomer may have a newer key already. What it holds decides nothing here.
+            return b""
 
     def _note(self, log: requests.Log) -> None:
         if log.happened is Happened.LOST_ANSWER_SETTLED:

@@ -14,6 +14,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from replicad.errors import NoSpace, StoreRefused, StoreUnreachable
 from replicad.layout import CLAIMS
 from replicad.observe import events
+from replicad.store.database import chunk_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from replicad.layout import SegmentKey
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.replicate.stream import TransactionStream
+    from replicad.snapshot import ChunkNames
     from replicad.store.protocol import ObjectStore
 
 _FIRST_WAIT_SECONDS = 1.0
@@ -79,6 +81,13 @@ class Shipper:
     async def object(self, key: str, body: bytes) -> None:
         """Store any other object; returns when it is stored."""
         await self._until_stored(lambda: self._store.put(key, body))
+
+    async def chunk_names(self) -> ChunkNames:
+        """Return how the replica names its chunks."""
+        async for attempt in self._patiently():
+            with attempt:
+                return await chunk_names(self._store)
+        raise AssertionError
 
     async def until_may_ship(self) -> None:
         """Return when something may be stored in the epoch."""

@@ -13,7 +13,7 @@ from replicad.errors import ProofFailed
 from replicad.layout import ManifestKey, chunk_key, chunks_prefix
 from replicad.position import TXID, Epoch
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned, StateMoved
-from replicad.snapshot import Chunk, Manifest, chunk_name, chunk_pages, compress_chunk, encode_manifest
+from replicad.snapshot import Chunk, Manifest, chunk_pages, compress_chunk, encode_manifest
 from replicad.sqlite.image import split
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from replicad.host.threads import Threads
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.replicate.lineage import Lineage
+    from replicad.snapshot import ChunkNames
 
 
 class Pins(Protocol):
@@ -39,6 +40,9 @@ class Pins(Protocol):
 
 class Sender(Protocol):
     """What stores the objects of a snapshot: a daemon's `Shipper`, or a command's."""
+
+    async def chunk_names(self) -> ChunkNames:
+        """Return how the replica names its chunks."""
 
     async def until_may_ship(self) -> None:
         """Return when something may be stored."""
@@ -208,7 +212,8 @@ class Snapshots:
         self._form, self._pages = form, pages
 
     async def _send(self, number: int, raw: bytearray) -> None:
-        name = await self._threads.run(chunk_name, raw)
+        names = await self._shipper.chunk_names()
+        name = await self._threads.run(names.name, raw)
         chunk = self._stored.get(name)
         if chunk is None:
             stored = await self._threads.run(compress_chunk, raw, self._compression_level)

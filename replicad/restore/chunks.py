@@ -117,7 +117,9 @@ class Chunks:
 
     def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes) -> None:
         if self._verify:
-            raw = decompress_chunk(stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key)
+            raw = decompress_chunk(
+                stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key, names=self._old.names
+            )
             self._write(memoryview(raw), numbers)
             return
         buffer = self._buffer()[: chunk.raw_bytes]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from replicad.snapshot import chunk_name
+from replicad.snapshot import PLAIN_NAMES, ChunkNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,10 +25,12 @@ class OldFile:
 
     Args:
         path: where it stands, if it does.
+        names: how the replica names its chunks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, names: ChunkNames = PLAIN_NAMES) -> None:
         self.path = path
+        self.names = names
         self._file: apsw.VFSFile | None = None
         self._size_bytes = 0
         self._lock = threading.Lock()  # SQLite's VFS may seek and read in two steps
@@ -50,7 +52,7 @@ class OldFile:
         """Return the chunk of that name if it stands at one of the offsets, else None."""
         for offset in offsets:
             raw = self._read(offset, raw_bytes)
-            if raw is not None and chunk_name(raw) == name:
+            if raw is not None and self.names.fits(name, raw):
                 return raw
         return None
 

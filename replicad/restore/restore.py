@@ -33,6 +33,7 @@ from replicad.restore.request import Integrity, Restored
 from replicad.restore.standing import Standing
 from replicad.restore.together import task_group
 from replicad.restore.workshop import Workshop
+from replicad.store.database import chunk_names
 from replicad.wal.pagetable import PageTable
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class _Restore:
         self._progress = progress
         self._clock = clock
         self._threads = threads
+        self._store = store
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
         self._planner = Planner(store, self._fetch, request.target, request.epoch)
         self._verify = False  # whether chunks are compared with their names before the whole is proven
@@ -213,7 +215,7 @@ class _Restore:
 
     async def _build_beside(self, place: Place, prepared: Preparation) -> _Built:
         """Put the database together beside the target, by as many plans as it takes."""
-        old = OldFile(place.target)
+        old = OldFile(place.target, await chunk_names(self._store))
         self._to_close.append(old)
         await self._threads.run(old.open)
         while True:

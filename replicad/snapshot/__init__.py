@@ -8,10 +8,13 @@ from replicad.snapshot.chunks import (
     decompress_chunk,
 )
 from replicad.snapshot.manifest import Chunk, Manifest, decode_manifest, encode_manifest
+from replicad.snapshot.naming import PLAIN_NAMES, ChunkNames
 
 __all__ = [
     "MAX_CHUNK_BYTES",
+    "PLAIN_NAMES",
     "Chunk",
+    "ChunkNames",
     "Manifest",
     "chunk_name",
     "chunk_pages",

@@ -1,15 +1,14 @@
 """The pieces of a database image: how large, how named, how stored.
 
-A chunk is a plain zstd frame named by the SHA-256 of its raw bytes, so that equal pieces are stored
-once and any tool can unpack them.
+A chunk is a plain zstd frame named by its raw bytes (`naming.py`), so that equal pieces are stored once and any
+tool can unpack them.
 """
 
 from __future__ import annotations
 
-import hashlib
-
 from replicad import zstd
 from replicad.errors import Damaged
+from replicad.snapshot.naming import PLAIN_NAMES, ChunkNames
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -38,8 +37,8 @@ def chunk_pages(page_size: int, pages: int, previous: int | None) -> int:
 
 
 def chunk_name(raw: bytes | bytearray | memoryview) -> str:
-    """Return the name of a chunk: the SHA-256 of its raw bytes, 64 hexadecimal digits."""
-    return hashlib.sha256(raw).hexdigest()
+    """Return the name of a chunk of a plain replica: the SHA-256 of its raw bytes, 64 hexadecimal digits."""
+    return PLAIN_NAMES.name(raw)
 
 
 def compress_chunk(raw: bytes | bytearray | memoryview, level: int = 3) -> bytes:
@@ -47,8 +46,12 @@ def compress_chunk(raw: bytes | bytearray | memoryview, level: int = 3) -> bytes
     return zstd.compress(raw, level)
 
 
-def decompress_chunk(stored: bytes | memoryview, *, raw_bytes: int, name: str, what: str) -> bytes:
+def decompress_chunk(
+    stored: bytes | memoryview, *, raw_bytes: int, name: str, what: str, names: ChunkNames = PLAIN_NAMES
+) -> bytes:
     """Return the `raw_bytes` bytes of a stored chunk, proven by its name; `what` names it in messages.
+
+    `names` is how the replica names its chunks.
 
     Raises:
         Damaged: not a frame of that size, or the content has another name.
@@ -56,7 +59,6 @@ def decompress_chunk(stored: bytes | memoryview, *, raw_bytes: int, name: str, w
     if not 0 < raw_bytes <= MAX_CHUNK_BYTES:
         raise Damaged(what=what, where="raw size", expected=f"1 to {MAX_CHUNK_BYTES} bytes", found=raw_bytes)
     raw = zstd.decompress(stored, raw_bytes=raw_bytes, what=what, where="zstd frame")
-    found = chunk_name(raw)
-    if found != name:
-        raise Damaged(what=what, where="SHA-256 of the content", expected=name, found=found)
+    if not names.fits(name, raw):
+        raise Damaged(what=what, where=names.method, expected=name, found=names.name(raw))
     return raw

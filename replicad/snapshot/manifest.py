@@ -35,7 +35,7 @@ ByteCount = Annotated[int, msgspec.Meta(ge=1, le=2 * MAX_CHUNK_BYTES)]
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """One piece of the image, and the epoch whose folder holds it."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # SHA-256 of the raw bytes
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # see naming.py
     epoch: EpochNumber
     stored_bytes: ByteCount
     raw_bytes: ByteCount

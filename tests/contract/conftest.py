@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replicad.encryption.keys import EncryptionKey
 from replicad.store.directory import DirectoryStore
+from replicad.store.encrypted import EncryptedStore
 from replicad.store.memory import MemoryStore
 from replicad.store.open import StoreOptions, open_store
 from tests.support import rclone_server, versitygw_server
@@ -34,7 +36,14 @@ STORES = (
     "versitygw",
     "direct-moto",
     "direct-versitygw",
+    "encrypted-memory",
+    "encrypted-directory",
+    "encrypted-moto-path",
+    "encrypted-direct-moto",
 )
+ENCRYPTED = "encrypted-"
+"""What the name of a kind begins with that has the wrapper around another kind."""
+
 LIARS = frozenset({"rclone"})
 """Stores that answer a conditional write with yes whatever is there."""
 
@@ -118,7 +127,9 @@ def servers(
 @pytest.fixture
 async def store(kind: str, servers: Servers, tmp_path: Path, _localhost_names: None) -> AsyncIterator[ObjectStore]:
     """An empty store of the kind, with nothing retried above it."""
-    found = await _open(kind, servers, tmp_path)
+    found = await _open(kind.removeprefix(ENCRYPTED), servers, tmp_path)
+    if kind.startswith(ENCRYPTED):
+        found = EncryptedStore(found, [EncryptionKey(bytes(range(32)))])
     yield found
     await found.close()
 

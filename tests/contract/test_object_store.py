@@ -13,7 +13,7 @@ import pytest
 from replicad.errors import ObjectExists, ObjectMissing
 from replicad.store.create import create_settled, probe_conditional_writes
 from replicad.store.prefixed import PrefixedStore
-from tests.contract.conftest import LIARS, STORES
+from tests.contract.conftest import ENCRYPTED, LIARS, STORES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -235,6 +235,6 @@ async def test_many_operations_at_once(store: ObjectStore) -> None:
 
 async def test_url_names_the_store(store: ObjectStore, kind: str) -> None:
     """The URL for messages says which kind of store it is, and holds no secret."""
-    scheme = {"memory": "memory://", "directory": "file://"}.get(kind, "s3://")
+    scheme = {"memory": "memory://", "directory": "file://"}.get(kind.removeprefix(ENCRYPTED), "s3://")
     assert store.url.startswith(scheme)
     assert "secret" not in store.url

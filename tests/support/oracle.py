@@ -16,7 +16,7 @@ import xxhash
 from replicad.layout import parse_manifest, parse_segment
 from replicad.ownership.records import decode_end, decode_start
 from replicad.segment import decode, read_block
-from replicad.snapshot import decode_manifest, decompress_chunk
+from replicad.snapshot import PLAIN_NAMES, ChunkNames, decode_manifest, decompress_chunk
 from tests.support.writers import row_hash
 
 if TYPE_CHECKING:
@@ -84,8 +84,10 @@ class State:
 class StoredHistory:
     """All objects of one database, below its prefix."""
 
-    def __init__(self, objects: Mapping[str, bytes]) -> None:
+    def __init__(self, objects: Mapping[str, bytes], names: ChunkNames = PLAIN_NAMES) -> None:
+        """Take the contents of all objects, by key; `names` is how the chunks are named."""
         self._objects = objects
+        self._names = names
         self.line = self._line()
         stretches = {stretch.epoch: stretch for stretch in self.line}
         self._segments: list[tuple[SegmentIndex, str, int]] = []  # with the key and the last transaction on the line
@@ -161,7 +163,13 @@ class StoredHistory:
     def _load(self, manifest: Manifest) -> State:
         state = State(manifest.page_size)
         raw = b"".join(
-            decompress_chunk(self._objects[chunk.key], raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key)
+            decompress_chunk(
+                self._objects[chunk.key],
+                raw_bytes=chunk.raw_bytes,
+                name=chunk.name,
+                what=chunk.key,
+                names=self._names,
+            )
             for chunk in manifest.chunks
         )
         for pgno in range(1, manifest.pages + 1):

@@ -17,7 +17,8 @@ from replicad.layout import ManifestKey, SegmentKey, end_key, start_key
 from replicad.ownership.records import EpochEnd, EpochStart, encode_record
 from replicad.position import NO_WAL, TXID, Epoch
 from replicad.segment import MAX_REFERRING_BYTES, SegmentEncoder, SegmentHeader, most_references
-from replicad.snapshot import Chunk, Manifest, chunk_name, compress_chunk, encode_manifest
+from replicad.snapshot import Chunk, Manifest, compress_chunk, encode_manifest
+from replicad.store.database import chunk_names
 from replicad.wal.pagetable import PageTable
 
 if TYPE_CHECKING:
@@ -191,11 +192,12 @@ class Recorder:
         """Store a snapshot of the state after a transaction; return the manifest's key."""
         found = self.transactions[txid]
         chunk_bytes = chunk_pages * self.page_size
+        names = await chunk_names(store)
         chunks = []
         for offset in range(0, len(found.database), chunk_bytes):
             raw = found.database[offset : offset + chunk_bytes]
             stored = compress_chunk(raw)
-            chunk = Chunk(name=chunk_name(raw), epoch=self.epoch, stored_bytes=len(stored), raw_bytes=len(raw))
+            chunk = Chunk(name=names.name(raw), epoch=self.epoch, stored_bytes=len(stored), raw_bytes=len(raw))
             await store.put(chunk.key, stored)
             chunks.append(chunk)
         manifest = Manifest(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicad.cli.checks.check import Check, fail, ok, skip, warn
+from replicad.cli.checks.encryption import check_encryption
 from replicad.errors import CreateUndecided, ReplicadError, StoreRefused, StoreUnreachable
 from replicad.store.create import PROBES, probe_conditional_writes
+from replicad.store.database import stored_objects
 from replicad.store.open import open_store
-from replicad.store.prefixed import PrefixedStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,7 +37,9 @@ async def check_store(settings: Settings, database: DatabaseSettings) -> list[Ch
     except ReplicadError as error:
         return [fail("store", str(error), "Set replica and the credentials as docs/configuration.md says.")]
     try:
-        return await probe_store(PrefixedStore(opened, f"{database.name}/"), fencing=settings.fencing)
+        objects = stored_objects(opened, database.name)
+        checks = await probe_store(objects, fencing=settings.fencing)
+        return [*checks, await check_encryption(settings, objects)]
     finally:
         await opened.close()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from replicad.encryption.keys import EncryptionKey
 from replicad.errors import ObjectExists, StoreUnreachable
 from replicad.layout import claim_key, end_key, handover_key
 from replicad.observe.metrics import DatabaseMetrics
@@ -19,6 +20,7 @@ from replicad.ownership.requests import Created, Happened
 from replicad.ownership.timing import Timing
 from replicad.position import Epoch, Position
 from replicad.replicate.protocol import Driver
+from replicad.store.encrypted import EncryptedStore
 from replicad.store.memory import MemoryStore
 from tests.support.clock import ManualClock
 from tests.support.faulty_store import Faults, FaultyStore
@@ -86,6 +88,24 @@ async def test_what_is_asked_of_the_store() -> None:
     await driven.ask(requests.Put(key=handover_key(Epoch(9)), body=b"note"))
     assert await driven.ask(requests.Claims()) == 3
     assert [row.key async for row in store.list("")] == [key, handover_key(Epoch(9))]
+
+
+async def test_what_cannot_be_decrypted_is_there() -> None:
+    """An object under a key that this instance does not have is there, and not its own: claim, request or damage."""
+    old, new = (EncryptionKey(bytes([number]) * 32) for number in (1, 2))
+    memory = MemoryStore()
+    owner, newcomer = EncryptedStore(memory, [old]), EncryptedStore(memory, [new, old])
+    driven = driver(owner)
+    assert await driven.ask(requests.Create(key=FIRST, body=body(ME))) is Created.MADE
+    second = claim_key(Epoch(2))
+    for key in (handover_key(Epoch(2)), second):
+        await newcomer.put(key, body(OTHER))
+        assert await driven.ask(requests.Exists(key=key)) is True
+        assert await driven.ask(requests.Get(key=key)) == b""
+    assert await driven.ask(requests.Create(key=second, body=body(ME))) is Created.TAKEN
+    assert await driven.run(claim(Epoch(2), ME)) is False
+    await memory.put(FIRST, b"damaged")
+    assert await driven.ask(requests.Get(key=FIRST)) == b""
 
 
 async def test_what_is_asked_of_the_machine() -> None:

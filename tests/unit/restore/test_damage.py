@@ -278,7 +278,7 @@ async def test_a_wrong_key_is_not_taken_for_damage(stored: Stored) -> None:
     class Encrypted(MemoryStore):
         async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
             if parse_manifest(key):
-                raise WrongKey(what=key)
+                raise WrongKey(what=key, expected="another key", found="this one", hint="Give it.")
             return await super().get(key, start=start, stop=stop)
 
     encrypted = Encrypted()
