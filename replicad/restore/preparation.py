@@ -11,7 +11,8 @@ from replicad.plan.target import format_ms
 from replicad.position import Position
 from replicad.restore.faults import suspected
 from replicad.restore.request import Estimate
-from replicad.restore.segments import WHOLE_BYTES, OpenSegment, open_segment
+from replicad.restore.rollups import open_at
+from replicad.restore.segments import WHOLE_BYTES, OpenSegment
 from replicad.snapshot import Manifest, decode_manifest
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Preparation:
 
     plan: RestorePlan
     manifest: Manifest
-    newest: OpenSegment | None  # None: the snapshot alone is the target
+    newest: OpenSegment | None  # the segment that holds the target; None: the snapshot alone is the target
     position: Position  # to be reached
     commit_ms: int
 
@@ -86,7 +87,7 @@ async def prepare(fetch: Fetch, plan: RestorePlan) -> Preparation:
         )
     part = plan.segments[-1]
     with suspected(part.name):
-        newest = await open_segment(fetch, part.stored, database_id=plan.line.database_id)
+        newest = await open_at(fetch, part.stored, plan.txid, database_id=plan.line.database_id)
     if newest.index.header.page_size != manifest.page_size:
         with suspected(part.name, name):
             found = newest.index.header.page_size

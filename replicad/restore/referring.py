@@ -67,7 +67,7 @@ class Kept(NamedTuple):
             references=self.versions,
             reference_hash=self.reference_hash,
         )
-        return read_block(index, 0, block, what=self.part.name, references=references)
+        return read_block(index, 0, block, what=self.part.stored.stored.what, references=references)
 
 
 class Referring:
@@ -101,7 +101,8 @@ class Referring:
         index, name = opened.index, part.name
         if part.after != index.header.first_txid - 1:
             expected, found = f"TXID {index.header.first_txid - 1}", f"TXID {part.after}, from {older}"
-            error = Damaged(what=name, where="state that it refers to", expected=expected, found=found)
+            what = part.stored.stored.what
+            error = Damaged(what=what, where="state that it refers to", expected=expected, found=found)
             raise Unusable(error, older, name)
         block = index.blocks[0]
         stored: bytes | None = None
