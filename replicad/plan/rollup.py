@@ -145,6 +145,20 @@ def uncovered(objects: Iterable[SegmentObject]) -> list[SegmentObject]:
     return kept
 
 
+def covering(objects: Iterable[SegmentObject]) -> list[SegmentObject]:
+    """Return the roll-ups that make others of these objects superfluous, none of them superfluous itself."""
+    found = sorted(objects, key=_widest_first)
+    kept = {one.key for one in uncovered(found)}
+    tops: dict[SegmentKey, SegmentObject] = {}
+    top: SegmentObject | None = None
+    for one in found:
+        if one.key in kept:
+            top = one if one.is_rollup else top
+        elif top is not None and covers(top, one):
+            tops[top.key] = top
+    return list(tops.values())
+
+
 def covers(rollup: SegmentObject, other: SegmentObject) -> bool:
     """Return whether a roll-up holds every transaction of an object of a lower level."""
     above, below = rollup.key, other.key

@@ -40,6 +40,21 @@ class OpenRollUp:
     directory: Directory
     body: bytes | None  # the whole object, when it is small
 
+    def check_identity(self) -> None:
+        """Refuse a sound roll-up under another's key: it is as bad as a broken one.
+
+        Raises:
+            Damaged: it is.
+        """
+        key, oldest, newest = self.segment.stored.key, self.directory[0], self.directory[-1]
+        for where, expected, found in (
+            ("first TXID", key.first, oldest.first),
+            ("last TXID", key.last, newest.last),
+            ("last commit time", key.last_ms, newest.last_ms),
+        ):
+            if expected != found:
+                raise Damaged(what=self.segment.name, where=where, expected=expected, found=found)
+
     def member(self, number: int) -> LineSegment:
         """Return one of its segments, by number from 0."""
         found, rollup = self.directory[number], self.segment.stored.key
@@ -103,8 +118,9 @@ async def open_rollup(fetch: Fetch, segment: LineSegment) -> OpenRollUp:
         directory, body = await fetch.proven(name, partial(_decode_whole, name))
     else:
         directory = await _read_directory(fetch, name, size_bytes)
-    _check_identity(segment, directory)
-    return OpenRollUp(segment=segment, directory=directory, body=body)
+    rollup = OpenRollUp(segment=segment, directory=directory, body=body)
+    rollup.check_identity()
+    return rollup
 
 
 async def open_at(fetch: Fetch, segment: LineSegment, txid: TXID, *, database_id: str) -> OpenSegment:
@@ -277,15 +293,3 @@ def _decode_batch(batch: Sequence[PlannedSegment], fetched: FetchedPiece, databa
         except Damaged:
             found.append(None)
     return found
-
-
-def _check_identity(segment: LineSegment, directory: Directory) -> None:
-    """A sound roll-up under another's key is as bad as a broken one."""
-    key, first, newest = segment.stored.key, directory[0], directory[-1]
-    for where, expected, found in (
-        ("first TXID", key.first, first.first),
-        ("last TXID", key.last, newest.last),
-        ("last commit time", key.last_ms, newest.last_ms),
-    ):
-        if expected != found:
-            raise Damaged(what=segment.name, where=where, expected=expected, found=found)
