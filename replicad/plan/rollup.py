@@ -109,14 +109,14 @@ class Waiting:
             yield run, self.ended or not _follows(self.objects[-1], run[-1], self.cuts)
 
 
-def next_group(waiting: Waiting, limits: RollUpLimits = LIMITS) -> Group | None:
-    """Return what to roll up next, or None."""
-    for run, ended in waiting.runs(limits):
-        for level_run, level_ended in _level_runs(run, ended=ended):
-            group = _first_group(level_run, limits, ended=level_ended)
-            if group is not None:
-                return group
-    return None
+def next_groups(waiting: Waiting, limits: RollUpLimits = LIMITS) -> list[Group]:
+    """Return what to roll up next, no object in two groups; when that is done, there may be more to do."""
+    return [
+        group
+        for run, ended in waiting.runs(limits)
+        for level_run, level_ended in _level_runs(run, ended=ended)
+        for group in _groups(level_run, limits, ended=level_ended)
+    ]
 
 
 def settle(waiting: Waiting, limits: RollUpLimits = LIMITS) -> Waiting:
@@ -200,12 +200,13 @@ def _level_runs(run: Sequence[SegmentObject], *, ended: bool) -> Iterator[tuple[
         yield run[begin:end], ended or not grows
 
 
-def _first_group(run: Sequence[SegmentObject], limits: RollUpLimits, *, ended: bool) -> Group | None:
-    size_bytes = 0
+def _groups(run: Sequence[SegmentObject], limits: RollUpLimits, *, ended: bool) -> Iterator[Group]:
+    begin = size_bytes = 0
     for number, found in enumerate(run):
+        if number - begin == limits.fan or size_bytes + found.size_bytes > limits.most_bytes:
+            yield Group(sources=tuple(run[begin:number]))
+            begin, size_bytes = number, 0
         size_bytes += found.size_bytes
-        if number == limits.fan or size_bytes > limits.most_bytes:
-            return Group(sources=tuple(run[:number]))
-    if len(run) == limits.fan or (ended and len(run) >= limits.least):
-        return Group(sources=tuple(run))
-    return None
+    rest = len(run) - begin
+    if rest == limits.fan or (ended and rest >= limits.least):
+        yield Group(sources=tuple(run[begin:]))

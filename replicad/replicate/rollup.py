@@ -22,7 +22,7 @@ from replicad.layout import log_prefix
 from replicad.observe import events
 from replicad.plan.line import LineSegment, line_of_history
 from replicad.plan.listing import SegmentObject, read_listing
-from replicad.plan.rollup import LIMITS, Waiting, add, covering, covers, next_group, settle
+from replicad.plan.rollup import LIMITS, Waiting, add, covering, covers, next_groups, settle
 from replicad.position import TXID
 from replicad.replicate.sources import Unfit, put_together, read_source
 from replicad.restore.fetch import Fetch
@@ -31,7 +31,7 @@ from replicad.restore.rollups import open_rollup
 from replicad.restore.together import gather_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from replicad.errors import ReplicadError
@@ -118,13 +118,14 @@ class RollingUp:
         history = await read_history(self._store)
         if self._epoch not in history.starts:
             return False  # somebody has deleted it; nothing is to be added to that
-        for found in covering(history.listing.segments):
+        run = self._following.tools.background.run
+        for found in await run(covering, history.listing.segments):
             heappush(self._covering, (self._now(), found.name, found))
-        for left in _left_behind(history, self._epoch):
+        for left in await run(_left_behind, history, self._epoch):
             await self._roll_up(left)
         own = [found for found in history.listing.segments if found.key.epoch == self._epoch]
         cuts = [found.key.txid for found in history.listing.manifests if found.key.epoch == self._epoch]
-        self._waiting = add(Waiting(objects=()), own, cuts)
+        self._waiting = await run(add, Waiting(objects=()), own, cuts)
         self._missing = 0
         return True
 
@@ -153,14 +154,19 @@ class RollingUp:
 
     async def _roll_up(self, waiting: Waiting) -> Waiting:
         """Roll up all that can be; return what waits then."""
-        tenure = self._following.tenure
-        while not tenure.lost.is_set() and (group := next_group(waiting, self._limits)) is not None:
-            try:
-                waiting = add(waiting, [await self._store_rollup(group)])
-            except Unfit as found:
-                waiting = replace(waiting, apart=waiting.apart | {found.key})
-                if isinstance(found.error, Damaged):  # one that is gone was deleted by whoever keeps the window
-                    self._refuse(found.key, found.error)
+        run = self._following.tools.background.run  # of a day that was not rolled up, planning takes a while
+        while groups := await run(next_groups, waiting, self._limits):
+            made: list[SegmentObject] = []
+            for group in groups:
+                if self._following.tenure.lost.is_set():
+                    return waiting
+                try:
+                    made.append(await self._store_rollup(group))
+                except Unfit as found:
+                    waiting = replace(waiting, apart=waiting.apart | {found.key})
+                    if isinstance(found.error, Damaged):  # one that is gone was deleted by whoever keeps the window
+                        self._refuse(found.key, found.error)
+            waiting = await run(add, waiting, made)
         return waiting
 
     def _refuse(self, key: SegmentKey, error: ReplicadError) -> None:
@@ -260,9 +266,10 @@ def _segments(rows: Sequence[StoredObject]) -> tuple[SegmentObject, ...]:
     return read_listing((row.key, row.size_bytes) for row in rows).segments
 
 
-def _left_behind(history: History, own: Epoch) -> Iterator[Waiting]:
+def _left_behind(history: History, own: Epoch) -> list[Waiting]:
     """Return what stands in earlier epochs of the line, as far as the line goes through them."""
     line = line_of_history(history, epoch=own)
+    left: list[Waiting] = []
     for part in line.epochs[:-1]:
         objects = [
             found.stored
@@ -270,4 +277,5 @@ def _left_behind(history: History, own: Epoch) -> Iterator[Waiting]:
             if found.stored.key.epoch == part.epoch and found.until == found.stored.key.last
         ]
         cuts = [found.key.txid for found in line.manifests if found.key.epoch == part.epoch]
-        yield add(Waiting(objects=(), ended=True), objects, cuts)
+        left.append(add(Waiting(objects=(), ended=True), objects, cuts))
+    return left
