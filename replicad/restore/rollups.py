@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from replicad.restore.fetch import Fetch
     from replicad.segment import RollUpTrailer
 
-_TAIL_BYTES = 256 << 10  # holds the directory of 6,000 members
+TAIL_BYTES = 256 << 10
+"""The end of a large roll-up that is read first: it holds the directory of 6,000 members."""
+
 _AT_ONCE = 64  # members decoded in one go
+_NEAR_BYTES = 64 << 10  # between two members: to read them costs no more than another request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,21 @@ async def pieces(fetch: Fetch, parts: Iterable[PlannedSegment]) -> AsyncGenerato
             besides_bytes = 0
 
 
+def neighbours(parts: Iterable[PlannedSegment]) -> Iterator[Piece]:
+    """Put members of roll-ups, given the newest first, together into pieces; what little lies between comes with them.
+
+    A segment that is no member, or is large, is a piece by itself.
+    """
+    row: list[PlannedSegment] = []
+    for part in parts:
+        if row and not _is_near(part, row):
+            yield Piece(part=row[0], members=tuple(row) if len(row) > 1 else ())
+            row = []
+        row.append(part)
+    if row:
+        yield Piece(part=row[0], members=tuple(row) if len(row) > 1 else ())
+
+
 async def fetch_piece(fetch: Fetch, piece: Piece) -> FetchedPiece:
     """Fetch what is more than one segment.
 
@@ -235,6 +253,15 @@ def _before(part: LineSegment) -> TXID:
     return type(part.first)(part.first - 1)
 
 
+def _is_near(part: PlannedSegment, row: Sequence[PlannedSegment]) -> bool:
+    """Return whether a member stands so close before the others that one request should bring it too."""
+    older, before, newest = part.stored.stored, row[-1].stored.stored, row[0].stored.stored
+    if older.inside is None or before.inside is None or older.name != before.name:
+        return False
+    end = newest.offset + newest.size_bytes
+    return before.offset - older.offset - older.size_bytes <= _NEAR_BYTES and end - older.offset <= WHOLE_BYTES
+
+
 def _rows(parts: Iterable[PlannedSegment]) -> Iterator[list[PlannedSegment]]:
     """Put neighbours together, as many as one request should bring."""
     row: list[PlannedSegment] = []
@@ -256,7 +283,7 @@ def _decode_whole(name: str, body: bytes) -> tuple[Directory, bytes]:
 
 async def _read_directory(fetch: Fetch, name: str, size_bytes: int) -> Directory:
     """Read the end, and the directory by itself when it is longer than that."""
-    begin = size_bytes - _TAIL_BYTES
+    begin = size_bytes - TAIL_BYTES
 
     def read_tail(tail: bytes) -> tuple[RollUpTrailer, Directory | None]:
         trailer = read_rollup_trailer(tail, object_bytes=size_bytes, what=name)
