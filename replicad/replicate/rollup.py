@@ -63,7 +63,7 @@ class RollingUp:
         self._epoch = following.lineage.epoch
         self._fetch = Fetch(store, following.tools.background, concurrency=_AT_ONCE)
         self._waiting = Waiting(objects=())
-        self._missing = 0  # segments that are not stored yet, until it is worth while to look again
+        self._look_at_step = 0  # of the ledger: when it is worth while to look again
         self._covering: list[tuple[float, str, SegmentObject]] = []  # by when to look what they make superfluous
         self._may_delete = True
         self._stored_at: dict[SegmentKey, float] = {}  # monotonic, of roll-ups that were stored here
@@ -71,15 +71,16 @@ class RollingUp:
 
     async def run(self) -> None:
         """Roll up what is stored, and delete what has become superfluous, until the epoch is lost."""
-        self._missing = self._limits.least
-        await self._until_shipped()
+        ledger = self._following.ledger
+        self._look_at_step = ledger.steps + self._limits.least
+        await ledger.until_steps(self._look_at_step)
         if not await self._begin():
             return
         while not self._following.tenure.lost.is_set():
-            if not self._missing:
+            if (step := ledger.steps) >= self._look_at_step:
                 await self._look()
                 self._waiting = settle(await self._roll_up(self._waiting), self._limits)
-                self._missing = self._short_of()
+                self._look_at_step = step + self._short_of()
             await self._delete_superfluous()
             await self._wait()
 
@@ -91,16 +92,9 @@ class RollingUp:
         seconds = None if due_at is None else max(0.0, due_at - self._now())
         try:
             async with asyncio.timeout(seconds):
-                await self._until_shipped()
+                await self._following.ledger.until_steps(self._look_at_step)
         except TimeoutError:
             return
-
-    async def _until_shipped(self) -> None:
-        """Wait until no segment is missing any more; several that become durable at once may count as one."""
-        ledger = self._following.ledger
-        while self._missing:
-            await ledger.until_durable(TXID(ledger.durable.txid + 1))
-            self._missing -= 1
 
     def _short_of(self) -> int:
         """Return how many more segments make a roll-up; the newest one is never part of one."""
@@ -126,7 +120,6 @@ class RollingUp:
         own = [found for found in history.listing.segments if found.key.epoch == self._epoch]
         cuts = [found.key.txid for found in history.listing.manifests if found.key.epoch == self._epoch]
         self._waiting = await run(add, Waiting(objects=()), own, cuts)
-        self._missing = 0
         return True
 
     async def _look(self) -> None:
