@@ -9,6 +9,8 @@ import pytest
 
 from replicad.errors import HistoryGap
 from replicad.layout import parse_segment
+from replicad.plan.listing import SegmentObject
+from replicad.plan.rollup import Waiting, add, next_groups
 from replicad.plan.target import AtTime, AtTXID
 from replicad.position import TXID
 from replicad.restore.request import Limits, RestoreRequest
@@ -19,6 +21,7 @@ from replicad.store.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.recorder import STEP_MS, T0_MS, Recorder
 from tests.support.rollups import roll_up
+from tests.support.synthetic import Synthetic
 from tests.unit.restore.test_damage import BREAKAGES, spoil
 from tests.unit.restore.test_restore import Watched
 
@@ -128,6 +131,32 @@ async def test_one_request_for_many_segments(busy: Recorder, store: MemoryStore,
     after = await restored(store, busy, tmp_path / "out2", LAST)
     assert (before.segments, after.segments) == (LAST - 1, 2)
     assert before.requests - after.requests == LAST - 1 - 2
+
+
+async def test_thousands_of_segments(store: MemoryStore, tmp_path: Path) -> None:
+    """An hour of one segment a second and more is restored with a few dozen requests, rolled up as a daemon would."""
+    synthetic = Synthetic(tmp_path / "stored", 64 << 10, page_size=512)
+    synthetic.begin()
+    for _ in range(4_500):
+        synthetic.append(1, 1)
+    for file in await asyncio.to_thread(lambda: [one for one in synthetic.root.rglob("*") if one.is_file()]):
+        await store.put(str(file.relative_to(synthetic.root)), await asyncio.to_thread(file.read_bytes))
+    keys = [key for key in map(parse_segment, store._objects) if key is not None]
+    waiting = add(Waiting(objects=()), [SegmentObject(key=key, size_bytes=_size(store, str(key))) for key in keys])
+    while groups := next_groups(waiting):
+        made = [await roll_up(store, [one.name for one in group.sources]) for group in groups]
+        waiting = add(
+            waiting,
+            [SegmentObject(key=key.key, size_bytes=_size(store, n)) for key, n in zip(groups, made, strict=True)],
+        )
+    found = await restore(store, RestoreRequest(path=tmp_path / "out"))
+    assert (found.txid, found.checksum) == (4_501, synthetic.checksum)
+    assert found.segments == len(waiting.objects) == 1 + (4_499 - 4_096) // 64 + (4_499 - 4_096) % 64 + 1
+    assert found.requests < 40
+
+
+def _size(store: MemoryStore, key: str) -> int:
+    return len(store._objects[key][0])
 
 
 async def test_the_large_is_preferred(busy: Recorder, store: MemoryStore, tmp_path: Path) -> None:
