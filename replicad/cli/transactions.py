@@ -108,7 +108,9 @@ class _Reader:
             yield segment
 
     def _is_new(self, entry: Entry) -> bool:
-        if entry.txid in self._seen and entry.kind == "transaction":
+        if entry.kind != "transaction":  # what is damaged may be told by another object
+            return True
+        if entry.txid in self._seen:
             return False
         self._seen.add(entry.txid)
         return True
