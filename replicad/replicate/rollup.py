@@ -99,7 +99,8 @@ class RollingUp:
     def _short_of(self) -> int:
         """Return how many more segments make a roll-up; the newest one is never part of one."""
         single = sum(not found.is_rollup for found in self._waiting.objects)
-        return max(self._limits.least, self._limits.fan + 1 - single)
+        missing = self._limits.fan + 1 - single
+        return missing if missing > 0 else self._limits.fan
 
     def _now(self) -> float:
         return self._following.tools.clock.monotonic()

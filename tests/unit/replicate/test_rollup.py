@@ -90,8 +90,9 @@ async def test_small_segments_become_few(stage: Stage, tmp_path: Path) -> None:
         images[txid] = stage.connection.serialize("main")
     await stage.until("segments_rolled_up", 9)
 
-    async def few_of_each_level() -> bool:
-        return len(await log(stage)) <= 3 + 3 + 4
+    async def few_of_each_level() -> Sequence[SegmentKey]:
+        found = await log(stage)
+        return found if len(found) <= 3 + 3 + 4 else ()
 
     await wait_until_async(few_of_each_level)
     keys = await log(stage)

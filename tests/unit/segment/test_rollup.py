@@ -40,7 +40,8 @@ def sealed(records: bytes, *, count: int | None = None, **end: int | bytes) -> b
     """Return a roll-up with this directory, whose hash fits."""
     front = ROLLUP[: -32 - 40 * len(SEGMENTS)]
     number = struct.pack("<Q", len(records) // 40 if count is None else count)
-    fields: dict[str, int | bytes] = {"version": 1, "size": 32, "magic": b"RPDROLL\n"} | end
+    fields: dict[str, int | bytes] = {"version": 1, "size": 32, "magic": b"RPDROLL\n"}
+    fields |= end
     seal = struct.pack("<Q", xxhash.xxh3_64_intdigest(records + number))
     return front + records + number + seal + struct.pack("<II8s", *fields.values())
 
