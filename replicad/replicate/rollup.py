@@ -74,8 +74,8 @@ class RollingUp:
         ledger = self._following.ledger
         self._look_at_step = ledger.steps + self._limits.least
         await ledger.until_steps(self._look_at_step)
-        if not await self._begin():
-            return
+        while not await self._begin():  # what the epoch began with was deleted; a snapshot stores it again
+            await ledger.until_steps(ledger.steps + self._limits.fan)
         while not self._following.tenure.lost.is_set():
             if (step := ledger.steps) >= self._look_at_step:
                 await self._look()
