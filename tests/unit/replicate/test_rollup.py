@@ -243,7 +243,10 @@ async def test_only_the_owner_deletes(stage: Stage) -> None:
 
 @pytest.mark.usefixtures("by_hand")
 async def test_a_key_that_may_not_delete(stage: Stage) -> None:
-    """TRAP: where deleting is forbidden, that is said once, and rolling up goes on."""
+    """TRAP: where deleting is forbidden, that is said once, and rolling up goes on.
+
+    Seen to fail when the refusal ended the duty, to be begun again and refused again every minute.
+    """
 
     class Forbidding(Gate):
         async def delete(self, keys: Sequence[str]) -> None:
@@ -282,7 +285,7 @@ async def test_what_earlier_epochs_have_left(stage: Stage) -> None:
 @pytest.mark.usefixtures("by_hand")
 @pytest.mark.parametrize("seed", range(4))
 async def test_broken_off_between_any_two_requests(stage: Stage, seed: int) -> None:
-    """TRAP: whatever request fails, lands late or is broken off, and however often: nothing is lost, and it goes on."""
+    """Whatever request fails, lands late or is broken off, and however often: nothing is lost, and it goes on."""
     stage.flags |= {"rollup_grace": "1s"}
     await stage.begin()
     await commit(stage, *range(2, 30))

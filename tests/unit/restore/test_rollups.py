@@ -244,7 +244,10 @@ async def test_a_large_roll_up(store: MemoryStore, tmp_path: Path) -> None:
 async def test_a_broken_roll_up_is_led_around(
     busy: Recorder, store: MemoryStore, tmp_path: Path, breakage: str
 ) -> None:
-    """TRAP: while what it was made of is there, a roll-up that is missing, short or damaged costs but a plan."""
+    """TRAP: while what it was made of is there, a roll-up that is missing, short or damaged costs but a plan.
+
+    Seen to fail (Damaged) when what is found while a member is decoded did not lead to another plan.
+    """
     keys = await segments(busy, store)
     rollup = await roll_up(store, keys[:-2], keep=True)
     spoil(store, rollup, breakage)
@@ -256,7 +259,10 @@ async def test_a_broken_roll_up_is_led_around(
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
 async def test_a_broken_roll_up_alone(busy: Recorder, store: MemoryStore, tmp_path: Path, breakage: str) -> None:
-    """TRAP: when nothing else holds its transactions, the error names it, and nothing older is restored instead."""
+    """TRAP: when nothing else holds its transactions, the error names it, and nothing older is restored instead.
+
+    Seen to fail (Damaged, without the nearest instants) as the one before.
+    """
     rollup = await roll_up(store, (await segments(busy, store))[:-2])
     spoil(store, rollup, breakage)
     with pytest.raises(HistoryGap) as caught:
@@ -273,7 +279,10 @@ async def damaged(store: MemoryStore, tmp_path: Path, expected: str) -> None:
 
 
 async def test_swapped_members(busy: Recorder, store: MemoryStore, tmp_path: Path) -> None:
-    """TRAP: two members that stand in each other's place, the directory's hash being right, are not applied."""
+    """TRAP: two members that stand in each other's place, the directory's hash being right, are not applied.
+
+    Seen to fail (IndexError) without a look at whether a member is what the directory says.
+    """
     rollup = await roll_up(store, (await segments(busy, store))[:-2])
     body = await store.get(rollup)
     members = list(decode_rollup(body, what=rollup))
@@ -284,7 +293,10 @@ async def test_swapped_members(busy: Recorder, store: MemoryStore, tmp_path: Pat
 
 
 async def test_a_member_of_another_database(busy: Recorder, store: MemoryStore, tmp_path: Path) -> None:
-    """TRAP: a sound segment of another database within a roll-up is not applied."""
+    """TRAP: a sound segment of another database within a roll-up is not applied.
+
+    Seen to fail (it was restored) as the one before.
+    """
     keys = await segments(busy, store)
     await store.put(keys[5], busy.encode_segment(7, 7, database_id="another"))
     await roll_up(store, keys[:-2])
@@ -292,7 +304,10 @@ async def test_a_member_of_another_database(busy: Recorder, store: MemoryStore, 
 
 
 async def test_a_member_that_does_not_fit(busy: Recorder, store: MemoryStore, tmp_path: Path) -> None:
-    """TRAP: a sound member of a history that went another way is found out by its neighbours' states."""
+    """TRAP: a sound member of a history that went another way is found out by its neighbours' states.
+
+    Seen to fail (found out much later, by a hash of what is referred to) without `_check_link`.
+    """
     keys = await segments(busy, store)
     with busy.fork(tmp_path / "fork.db", 8, epoch=1) as other:
         other.fill(7)
@@ -339,7 +354,10 @@ async def test_retention_deletes_objects_of_a_restore_in_flight(
 
 
 async def test_what_broke_on_the_way_is_fetched_again(busy: Recorder, store: MemoryStore, tmp_path: Path) -> None:
-    """TRAP: one bit that flips on the way, in a roll-up fetched whole, is no damage: what it hit is fetched again."""
+    """TRAP: one bit that flips on the way, in a roll-up fetched whole, is no damage: what it hit is fetched again.
+
+    Seen to fail (HistoryGap) when a member that cannot be decoded was taken for damaged at once.
+    """
     await roll_up(store, (await segments(busy, store))[:-1])
 
     class Flipping(MemoryStore):

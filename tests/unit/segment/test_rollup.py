@@ -161,7 +161,7 @@ def test_every_bit_counts(bit: int) -> None:
 
 @given(st.integers(0, len(ROLLUP) - 1))
 def test_truncation(size_bytes: int) -> None:
-    """TRAP: a roll-up that lost its end, however little of it, is no roll-up."""
+    """A roll-up that lost its end, however little of it, is no roll-up."""
     with pytest.raises(Damaged):
         decode_rollup(ROLLUP[:size_bytes], what=WHAT)
 
