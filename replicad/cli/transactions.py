@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Literal
 
 from replicad.errors import Damaged, ObjectMissing
 from replicad.host.threads import Threads
-from replicad.plan.restore import PlannedSegment
 from replicad.plan.rollup import covers, uncovered
 from replicad.plan.target import format_ms
 from replicad.position import TXID
-from replicad.restore.faults import Unusable
 from replicad.restore.fetch import Fetch
-from replicad.restore.rollups import opened_newest_first
-from replicad.restore.segments import OpenSegment, open_segment
+from replicad.restore.pieces import segments_in
 from replicad.snapshot import decode_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from replicad.plan.line import Line, LineSegment
     from replicad.plan.listing import ManifestObject
+    from replicad.restore.segments import OpenSegment
     from replicad.store.protocol import ObjectStore
 
 _AT_ONCE = 8
@@ -119,7 +117,8 @@ class _Reader:
         """Return the transactions of a segment, or the newest ones of a roll-up: as many as are wanted."""
         entries: list[Entry] = []
         try:
-            async with aclosing(self._opened(segment)) as newest_first:
+            newest = segments_in(self._fetch, segment, database_id=self._line.database_id)
+            async with aclosing(newest) as newest_first:
                 async for opened in newest_first:
                     entries += self._entries(opened, segment.until)
                     oldest_ms = opened.index.transactions[0].commit_ms
@@ -132,23 +131,6 @@ class _Reader:
                 if covers(segment.stored, other.stored):
                     entries += await self._transactions(other, limit, since_ms)
         return entries
-
-    async def _opened(self, segment: LineSegment) -> AsyncGenerator[OpenSegment, None]:
-        """Open a segment, or those of a roll-up from the newest on.
-
-        Raises:
-            Damaged, ObjectMissing: one of them cannot be read.
-        """
-        database_id = self._line.database_id
-        if not segment.stored.is_rollup:
-            yield await open_segment(self._fetch, segment, database_id=database_id)
-            return
-        whole = PlannedSegment(stored=segment, after=TXID(segment.first - 1), through=segment.until)
-        try:
-            async for part, member in opened_newest_first(self._fetch, (whole,), database_id=database_id):
-                yield member or await open_segment(self._fetch, part.stored, database_id=database_id)
-        except Unusable as found:
-            raise found.error from found
 
     def _entries(self, opened: OpenSegment, until: TXID) -> list[Entry]:
         page_size = opened.index.header.page_size

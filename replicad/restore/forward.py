@@ -22,9 +22,9 @@ from replicad.position import TXID
 from replicad.restore.chain import Chain, Way
 from replicad.restore.faults import suspected
 from replicad.restore.lending import Lending
+from replicad.restore.pieces import opened_newest_first
 from replicad.restore.prove import Proof, interruptible
 from replicad.restore.referring import Referring
-from replicad.restore.rollups import opened_newest_first
 from replicad.restore.segments import State, open_segment
 from replicad.restore.settled import Settled
 from replicad.restore.together import task_group

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.restore.faults import suspected
-from replicad.restore.rollups import FetchedPiece, fetch_piece, is_several, opened, pieces
+from replicad.restore.pieces import FetchedPiece, fetch_piece, is_several, opened, pieces
 from replicad.restore.segments import OpenSegment, index_bytes, open_segment
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
 
     from replicad.plan.restore import PlannedSegment
-    from replicad.restore.rollups import Piece
+    from replicad.restore.pieces import Piece
     from replicad.restore.workshop import Workshop
 
 _AHEAD = 16  # pieces fetched before their turn

@@ -12,8 +12,8 @@ from replicad.errors import Damaged
 from replicad.position import NO_WAL
 from replicad.restore.faults import Unusable, suspected
 from replicad.restore.older import Version
-from replicad.restore.rollups import fetch_piece, neighbours
-from replicad.restore.rollups import opened as opened_members
+from replicad.restore.pieces import fetch_piece, neighbours
+from replicad.restore.pieces import opened as opened_members
 from replicad.restore.segments import index_bytes, open_segment
 from replicad.restore.together import gather_bounded, task_group
 from replicad.segment import Block, SegmentHeader, SegmentIndex, read_block
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from replicad.layout import SegmentKey
     from replicad.plan.restore import PlannedSegment
     from replicad.restore.older import Answers
-    from replicad.restore.rollups import Piece
+    from replicad.restore.pieces import Piece
     from replicad.restore.segments import OpenSegment
     from replicad.restore.settled import Frames
     from replicad.restore.workshop import Workshop
