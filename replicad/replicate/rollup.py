@@ -126,7 +126,7 @@ class RollingUp:
     async def _look(self) -> None:
         """Learn what was stored since."""
         # From the newest known one on: when that was stored tells how far the store's clock has gone.
-        known = self._waiting.objects[-2:-1]
+        known = self._waiting.objects[-2:]
         rows = await self._list(self._epoch, after=known[0].name if known else "")
         snapshot = self._following.snapshots.newest
         cuts = [TXID(snapshot.txid)] if snapshot is not None and snapshot.epoch == self._epoch else []

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicad.layout import SegmentKey
+    from replicad.store.protocol import StoredObject
     from tests.unit.replicate.conftest import Stage
 
 FEW = RollUpLimits(fan=4, least=2)
@@ -134,6 +135,31 @@ async def test_what_is_asked_of_the_store(stage: Stage) -> None:
     since = [call for call in stage.store.calls[calls:] if "/log/" in call.key and "handover" not in call.key]
     counted = {verb: sum(call.verb == verb for call in since) for verb in ("list", "get", "put", "delete")}
     assert counted == {"list": 1, "get": 4, "put": 4 + 1, "delete": 0}
+
+
+@pytest.mark.usefixtures("few")
+async def test_what_cannot_be_rolled_up_is_not_listed_again(stage: Stage) -> None:
+    """Large segments are passed over: each listing begins where the one before ended, however many there are.
+
+    Seen to fail (the whole log with each listing) when only the newest of them was kept in mind.
+    """
+    listed: list[str] = []
+
+    class Listing(Gate):
+        def list(self, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
+            if prefix == log_prefix(Epoch(1)):
+                listed.append(after)
+            return super().list(prefix, after=after)
+
+    stage.store = Listing()
+    await stage.begin()
+    for number in range(2, 20):
+        stage.insert(number, size_bytes=400_000)
+        await stage.sync()
+    await wait_until_async(lambda: len(listed) >= 3)
+    assert stage.metrics.rollups == 0
+    assert all(listed)
+    assert listed == sorted(listed)
 
 
 @pytest.mark.usefixtures("by_hand")
