@@ -27,22 +27,29 @@ _HANDOVER = re.compile(rf"handover/{_EPOCH}\.json")
 _ACK = re.compile(rf"handover/{_EPOCH}\.ack\.json")
 _START = re.compile(rf"epochs/{_EPOCH}/start\.json")
 _END = re.compile(rf"epochs/{_EPOCH}/end\.json")
-_SEGMENT = re.compile(rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>{_MS})\.seg")
+_SEGMENT = re.compile(
+    rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>{_MS})\.(?:seg|(?P<level>[1-9])\.segs)"
+)
 _MANIFEST = re.compile(rf"epochs/{_EPOCH}/snapshots/(?P<txid>[0-9a-f]{{16}})-(?P<ms>{_MS})\.json")
 _CHUNK = re.compile(rf"epochs/{_EPOCH}/chunks/(?P<name>[0-9a-f]{{64}})\.zst")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentKey:
-    """A segment's key taken apart; `last_ms` is the commit time of its last transaction (Unix ms, UTC)."""
+    """The key of a segment, or of a roll-up of segments, taken apart.
+
+    `last_ms` is the commit time of its last transaction (Unix ms, UTC).
+    """
 
     epoch: Epoch
     first: TXID
     last: TXID
     last_ms: int
+    level: int = 0  # 0: a segment; from 1 on a roll-up, made of objects of the level below
 
     def __str__(self) -> str:
-        return f"{log_prefix(self.epoch)}{self.first:016x}-{self.last:016x}-{self.last_ms}.seg"
+        suffix = f"{self.level}.segs" if self.level else "seg"
+        return f"{log_prefix(self.epoch)}{self.first:016x}-{self.last:016x}-{self.last_ms}.{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +70,7 @@ def epoch_prefix(epoch: Epoch) -> str:
 
 
 def log_prefix(epoch: Epoch) -> str:
-    """Return the folder of the epoch's segments."""
+    """Return the folder of the epoch's segments and roll-ups."""
     return f"{epoch_prefix(epoch)}log/"
 
 
@@ -133,7 +140,7 @@ def parse_end(key: str) -> Epoch | None:
 
 
 def parse_segment(key: str) -> SegmentKey | None:
-    """Return a segment key taken apart, or None for any other key."""
+    """Return the key of a segment or of a roll-up taken apart, or None for any other key."""
     match = _SEGMENT.fullmatch(key)
     if match is None:
         return None
@@ -142,6 +149,7 @@ def parse_segment(key: str) -> SegmentKey | None:
         first=TXID(int(match["first"], 16)),
         last=TXID(int(match["last"], 16)),
         last_ms=int(match["ms"]),
+        level=int(match["level"] or 0),
     )
 
 

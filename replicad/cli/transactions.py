@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from replicad.errors import Damaged, ObjectMissing
 from replicad.host.threads import Threads
+from replicad.plan.rollup import covers, uncovered
 from replicad.plan.target import format_ms
 from replicad.position import TXID
 from replicad.restore.fetch import Fetch
-from replicad.restore.segments import open_segment
+from replicad.restore.pieces import segments_in
 from replicad.snapshot import decode_manifest
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from replicad.plan.line import Line, LineSegment
     from replicad.plan.listing import ManifestObject
+    from replicad.restore.segments import OpenSegment
     from replicad.store.protocol import ObjectStore
 
 _AT_ONCE = 8
@@ -75,7 +78,7 @@ class _Reader:
     async def read(self, limit: int, since_ms: int | None) -> list[Entry]:
         entries: list[Entry] = []
         for batch in _batches(self._newest_first(since_ms), limit):
-            opened = await asyncio.gather(*(self._transactions(segment) for segment in batch))
+            opened = await asyncio.gather(*(self._transactions(segment, limit, since_ms) for segment in batch))
             entries += [entry for found in opened for entry in found if self._is_new(entry)]
             if limit and sum(entry.kind == "transaction" for entry in entries) >= limit:
                 break
@@ -95,35 +98,54 @@ class _Reader:
         return sorted(entries, key=lambda entry: (entry.txid, entry.kind == "snapshot"), reverse=True)
 
     def _newest_first(self, since_ms: int | None) -> Iterator[LineSegment]:
-        for segment in sorted(self._line.segments, key=lambda part: (part.until, part.first), reverse=True):
+        by_object = {part.stored: part for part in self._line.segments}
+        segments = [by_object[stored] for stored in uncovered(by_object)]
+        for segment in sorted(segments, key=lambda part: (part.until, part.first), reverse=True):
             if since_ms is not None and segment.until_ms is not None and segment.until_ms < since_ms:
                 return
             yield segment
 
     def _is_new(self, entry: Entry) -> bool:
-        if entry.txid in self._seen and entry.kind == "transaction":
+        if entry.kind != "transaction":  # what is damaged may be told by another object
+            return True
+        if entry.txid in self._seen:
             return False
         self._seen.add(entry.txid)
         return True
 
-    async def _transactions(self, segment: LineSegment) -> list[Entry]:
+    async def _transactions(self, segment: LineSegment, limit: int, since_ms: int | None) -> list[Entry]:
+        """Return the transactions of a segment, or the newest ones of a roll-up: as many as are wanted."""
+        entries: list[Entry] = []
         try:
-            opened = await open_segment(self._fetch, segment, database_id=self._line.database_id)
+            newest = segments_in(self._fetch, segment, database_id=self._line.database_id)
+            async with aclosing(newest) as newest_first:
+                async for opened in newest_first:
+                    entries += self._entries(opened, segment.until)
+                    oldest_ms = opened.index.transactions[0].commit_ms
+                    if (limit and len(entries) >= limit) or (since_ms is not None and oldest_ms < since_ms):
+                        break
         except (Damaged, ObjectMissing) as error:
-            return [_damaged(segment.until, segment.stored.key.epoch, segment.stored.size_bytes, str(error))]
+            key, size_bytes = segment.stored.key, segment.stored.size_bytes
+            entries.append(_damaged(segment.until, key.epoch, size_bytes, str(error)))
+            for other in self._line.segments:  # what it was made of may still be there
+                if covers(segment.stored, other.stored):
+                    entries += await self._transactions(other, limit, since_ms)
+        return entries
+
+    def _entries(self, opened: OpenSegment, until: TXID) -> list[Entry]:
         page_size = opened.index.header.page_size
         return [
             Entry(
                 kind="transaction",
                 txid=transaction.txid,
-                epoch=segment.stored.key.epoch,
+                epoch=opened.segment.stored.key.epoch,
                 ms=transaction.commit_ms,
                 pages=transaction.frames,
                 database_bytes=transaction.pages * page_size,
                 size_bytes=transaction.frames * page_size,
             )
             for transaction in opened.index.transactions
-            if transaction.txid <= segment.until
+            if transaction.txid <= until
         ]
 
     async def _snapshot(self, found: ManifestObject) -> Entry:

@@ -152,6 +152,17 @@ STORING = (
         high="1000",
     ),
     Setting(
+        name="rollup_grace",
+        kind=Kind.DURATION,
+        section=Section.STORING,
+        effect="How long small segments stay behind the roll-up that holds the same transactions. Longer than a "
+        "restore takes: one that finds them gone has to plan again.",
+        example="4h",
+        default="1h",
+        low="1s",
+        high="7d",
+    ),
+    Setting(
         name="upload_concurrency",
         kind=Kind.COUNT,
         section=Section.STORING,

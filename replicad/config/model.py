@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     compression_level: int
     snapshot_interval_seconds: float
     snapshot_log_ratio: float
+    rollup_grace_seconds: float
     upload_concurrency: int
 
     integrity: Literal["none", "quick", "full"]

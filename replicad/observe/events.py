@@ -63,6 +63,9 @@ EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
 # --- keeping the history ---------------------------------------------------------------------
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
+SEGMENTS_ROLLED_UP: Final = "segments_rolled_up"  # small ones, or roll-ups of them, became one object
+ROLLED_UP_DELETED: Final = "rolled_up_deleted"  # objects whose transactions a roll-up holds, after rollup_grace
+ROLL_UP_REFUSED: Final = "roll_up_refused"  # an object is damaged, or does not fit its neighbour: it is left as it is
 
 # --- push ------------------------------------------------------------------------------------
 PUSH_PROGRESSED: Final = "push_progressed"

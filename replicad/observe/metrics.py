@@ -64,6 +64,10 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     chunks_stored: int = 0
     chunk_bytes: int = 0
     chunks_reused: int = 0
+    rollups: int = 0
+    rollup_bytes: int = 0
+    rollups_refused: int = 0
+    rolled_up_deleted: int = 0
     checkpoints: int = 0
     wal_let_go: int = 0
     fenced: int = 0
@@ -195,6 +199,10 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _counter(
         "chunks_reused", "snapshot_chunks_reused", "Snapshot chunks not uploaded because they were stored already."
     ),
+    _counter("rollups", "rollups", "Roll-ups of segments stored."),
+    _counter("rollup_bytes", "rollup_bytes", "Bytes of roll-ups stored."),
+    _counter("rollups_refused", "rollups_refused", "Objects that were not rolled up: damaged, or unlike a neighbour."),
+    _counter("rolled_up_deleted", "rolled_up_deleted", "Objects deleted whose transactions a roll-up holds."),
     _counter("checkpoints", "checkpoints", "Write-locked checkpoints that made room in the WAL."),
     _counter("wal_let_go", "wal_let_go", "Times the WAL was let go unread: too long, or a checkpoint waited for it."),
     _counter("fenced", "fenced", "Times another instance took over without this one having handed over."),

@@ -49,7 +49,7 @@ class LineEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineSegment:
-    """A segment, and how far the line runs through it."""
+    """A segment or a roll-up, and how far the line runs through it."""
 
     stored: SegmentObject
     until: TXID  # its last transaction that is on the line

@@ -29,16 +29,43 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """Where a segment stands in a roll-up."""
+
+    rollup: SegmentKey
+    offset: int  # of its first byte
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentObject:
-    """A stored segment: its key taken apart, and its size."""
+    """A stored segment, or a roll-up of segments: its key taken apart, and its size.
+
+    A member of a roll-up has the key that it had as an object of its own, and is fetched from the roll-up.
+    """
 
     key: SegmentKey
     size_bytes: int
+    inside: Inside | None = None
 
     @property
     def name(self) -> str:
-        """The object's key, relative to the database's prefix."""
-        return str(self.key)
+        """The key of the object that holds it, relative to the database's prefix."""
+        return str(self.key if self.inside is None else self.inside.rollup)
+
+    @property
+    def what(self) -> str:
+        """What messages call it."""
+        return self.name if self.inside is None else f"{self.name} (transactions {self.key.first} to {self.key.last})"
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in the object that holds it."""
+        return 0 if self.inside is None else self.inside.offset
+
+    @property
+    def is_rollup(self) -> bool:
+        """Whether it is a roll-up: segments one behind the other."""
+        return self.key.level > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +88,7 @@ class Listing:
     claims: frozenset[Epoch]
     starts: frozenset[Epoch]
     ends: frozenset[Epoch]
-    segments: tuple[SegmentObject, ...]
+    segments: tuple[SegmentObject, ...]  # roll-ups too: they hold the same transactions once more
     manifests: tuple[ManifestObject, ...]
     chunks: int  # chunk keys seen: a reader of the history skips most of them
     foreign: int  # keys that are none of replicad's

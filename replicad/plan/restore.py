@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
+    from replicad.layout import SegmentKey
     from replicad.plan.line import Line, LineSegment
     from replicad.plan.listing import ManifestObject
     from replicad.plan.target import CommitTimes, Target
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedSegment:
-    """A segment, and which of its transactions are applied: those behind `after`, up to `through`."""
+    """A segment or a roll-up, and which of its transactions are applied: those behind `after`, up to `through`."""
 
     stored: LineSegment
     after: TXID
@@ -32,8 +33,13 @@ class PlannedSegment:
 
     @property
     def name(self) -> str:
-        """The object's key."""
+        """The key of the object that holds it."""
         return self.stored.name
+
+    @property
+    def key(self) -> SegmentKey:
+        """Its own key, also when it stands in a roll-up."""
+        return self.stored.stored.key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

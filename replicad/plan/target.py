@@ -72,13 +72,16 @@ class Instant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexNeeded:
-    """The answer lies within this segment: read its index, and ask again with its commit times."""
+    """The answer lies within this segment: read its index, and ask again with its commit times.
+
+    Of a roll-up only those around the time that is asked for are needed.
+    """
 
     segment: LineSegment
 
 
 CommitTimes = tuple[tuple[TXID, int], ...]
-"""(TXID, commit time in Unix ms) of each transaction of a segment, in order."""
+"""(TXID, commit time in Unix ms) of transactions of a segment, or of a roll-up."""
 
 
 def format_ms(ms: int) -> str:

@@ -19,6 +19,8 @@ from replicad.host.files import move_aside
 from replicad.host.machine import instance_name
 from replicad.observe import events
 from replicad.plan.boot import Course, Local, decide
+from replicad.plan.line import Line
+from replicad.plan.rollup import uncovered
 from replicad.plan.snapshot import LogSince
 from replicad.position import TXID
 from replicad.replicate.head import read_heads, read_line, read_manifest
@@ -201,7 +203,8 @@ class Boot:
         if line is None:
             return LogSince(segments=0, stored_bytes=0, seconds=0.0)
         since = manifest.txid if manifest else TXID(0)
-        later = [part.stored.size_bytes for part in line.segments if part.until > since]
+        behind = (part.stored for part in line.segments if part.until > since)
+        later = [stored.size_bytes for stored in uncovered(behind)]
         age_ms = self.tools.clock.now_ms() - manifest.created_ms if manifest else 0
         return LogSince(segments=len(later), stored_bytes=sum(later), seconds=max(0, age_ms) / 1000)
 
@@ -227,5 +230,5 @@ def _knows_what_was_reported(state: StateFile, line: Line | None) -> bool:
     """
     if line is None or not line.segments:
         return True
-    newest = max(line.segments, key=lambda part: part.until)
+    newest = max(line.segments, key=lambda part: (part.until, part.first))
     return state.txid >= newest.first - 1

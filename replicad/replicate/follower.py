@@ -23,6 +23,7 @@ from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
 from replicad.replicate.opened import open_source
 from replicad.replicate.own import store_end
+from replicad.replicate.rollup import RollingUp
 from replicad.replicate.session import Session
 from replicad.replicate.snapshotloop import Owed
 from replicad.segment import SegmentHeader
@@ -85,7 +86,7 @@ class Follower:
             group.create_task(self._follow())
 
     def _duties(self) -> list[Duty]:
-        return []
+        return [RollingUp(self.following, self._store)]
 
     async def _follow(self) -> None:
         while True:

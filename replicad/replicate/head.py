@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.errors import NoBackup
+from replicad.host.threads import Threads
 from replicad.plan.line import line_of_history
 from replicad.position import TXID, Epoch, Position
 from replicad.replicate.continuity import Known
+from replicad.restore.fetch import Fetch
 from replicad.restore.history import read_history
+from replicad.restore.rollups import open_at
 from replicad.segment import HEAD_BYTES_HINT, TRAILER_BYTES, SegmentIndex, decode, read_index, read_trailer
 from replicad.snapshot import Manifest, decode_manifest
 
@@ -46,8 +49,8 @@ async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
     """
     found: list[Known] = []
     if line.segments:
-        newest = max(line.segments, key=lambda part: part.until)
-        found.append(await _segment_end(store, newest))
+        newest = max(line.segments, key=lambda part: (part.until, part.first))
+        found.append(await _segment_end(store, newest, line.database_id))
     if line.manifests and line.manifests[-1].key.txid >= max((known.position.txid for known in found), default=TXID(0)):
         manifest = await read_manifest(store, line.manifests[-1].name)
         if not any(known.position.txid == manifest.txid for known in found):
@@ -64,8 +67,8 @@ async def read_manifest(store: ObjectStore, key: str) -> Manifest:
     return decode_manifest(await store.get(key), what=key)
 
 
-async def _segment_end(store: ObjectStore, part: LineSegment) -> Known:
-    index = await _read_index(store, part.name, part.stored.size_bytes)
+async def _segment_end(store: ObjectStore, part: LineSegment, database_id: str) -> Known:
+    index = await _read_index(store, part, database_id)
     last = next(transaction for transaction in index.transactions if transaction.txid == part.until)
     position = Position(epoch=Epoch(part.stored.key.epoch), txid=last.txid, checksum=last.checksum, pages=last.pages)
     if part.until != part.stored.key.last:
@@ -73,10 +76,22 @@ async def _segment_end(store: ObjectStore, part: LineSegment) -> Known:
     return Known(position=position, ms=last.commit_ms, wal=index.wal_end)
 
 
-async def _read_index(store: ObjectStore, key: str, size_bytes: int) -> SegmentIndex:
+async def _read_index(store: ObjectStore, part: LineSegment, database_id: str) -> SegmentIndex:
+    key, size_bytes = part.name, part.stored.size_bytes
+    if part.stored.is_rollup:  # in which the line ends: nothing of its last segment's own epoch is behind that
+        return await _read_member(store, part, database_id)
     if size_bytes <= _WHOLE_BYTES:
         return decode(await store.get(key), what=key)
     trailer = read_trailer(await store.get(key, start=size_bytes - TRAILER_BYTES), object_bytes=size_bytes, what=key)
     head = await store.get(key, stop=HEAD_BYTES_HINT)
     index = await store.get(key, start=trailer.index_offset, stop=trailer.index_offset + trailer.index_bytes)
     return read_index(head, index, trailer, what=key)
+
+
+async def _read_member(store: ObjectStore, part: LineSegment, database_id: str) -> SegmentIndex:
+    threads = Threads("head", 1)
+    try:
+        fetch = Fetch(store, threads, concurrency=1)
+        return (await open_at(fetch, part, part.until, database_id=database_id)).index
+    finally:
+        await threads.close()

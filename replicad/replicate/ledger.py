@@ -32,6 +32,7 @@ class Ledger:
         self.pending_bytes = 0  # page bytes read and not yet stored
         self.unread_bytes = 0  # committed in the WAL and not yet read
         self.oldest_pending_ms: int | None = None  # commit time of the oldest transaction that is not durable
+        self.steps = 0  # how often more became durable: with each segment
         self._changed = asyncio.Condition()
 
     def begin(self, mark: Mark) -> None:
@@ -43,12 +44,18 @@ class Ledger:
         async with self._changed:
             if mark.txid > self.durable.txid:
                 self.durable = mark
+                self.steps += 1
             self._changed.notify_all()
 
     async def until_durable(self, txid: TXID) -> None:
         """Wait until a transaction is durable; the caller sets the timeout."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.durable.txid >= txid)
+
+    async def until_steps(self, steps: int) -> None:
+        """Wait until something has become durable so often; the caller sets the timeout."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.steps >= steps)
 
     @property
     def pending(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,3 +21,4 @@ class Tools:
     threads: Threads  # for what capture and ship wait for
     background: Threads  # for snapshots: steps back behind the application
     watcher: Watcher
+    heavy: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))  # for what holds many MiB at once

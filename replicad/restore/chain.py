@@ -8,20 +8,22 @@ or foreign is found out here, a broken one by its own hashes.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged
 from replicad.restore.faults import Unusable, suspected
-from replicad.restore.segments import OpenSegment, State, index_bytes, open_segment
+from replicad.restore.opening import Opening
+from replicad.restore.segments import OpenSegment, State
 from replicad.segment import read_block
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
 
+    from replicad.layout import SegmentKey
     from replicad.plan.restore import PlannedSegment
     from replicad.restore.older import Answers
     from replicad.restore.preparation import Preparation
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from replicad.restore.workshop import Workshop
     from replicad.segment import SegmentIndex
 
-_AHEAD = 16  # segments opened before their turn
 _RANGE_BYTES = 4 << 20  # stored bytes of neighbouring blocks fetched in one request
 
 
@@ -50,7 +51,7 @@ class Way:
     base: str  # what that state was found in, for messages
     state: State
     parts: Sequence[PlannedSegment]  # oldest first
-    opened: Mapping[str, OpenSegment]  # those that were read already, by their key
+    opened: Mapping[SegmentKey, OpenSegment]  # those that were read already
 
 
 class Chain:
@@ -84,41 +85,39 @@ class Chain:
             Unusable: an object of the plan cannot be used.
             ReplicadError: the store or the disk failed.
         """
-        parts = deque(reversed(self._way.parts))
-        opening: deque[tuple[PlannedSegment, asyncio.Task[tuple[OpenSegment, int]]]] = deque()
+        opening = Opening(
+            self._workshop,
+            database_id=self._plan.line.database_id,
+            base=self._way.base,
+            known=self._known,
+        )
         newer: tuple[str, State] | None = None
-        while parts or opening:
-            while parts and len(opening) < _AHEAD:
-                part = parts.popleft()
-                opening.append((part, group.create_task(self._open(part))))
-            part, task = opening.popleft()
-            opened, held_bytes = await task
-            _check_link(newer, part.name, opened.state_after(part.through))
-            newer = part.name, opened.state_after(part.after)
-            if opened.index.references:
-                self._keep(part, opened, opening[0][0].name if opening else self._way.base)
-                self._workshop.ahead.give_back(held_bytes)
-            elif opened.body is None:
-                await self._place_large(group, part, opened)
-                self._workshop.ahead.give_back(held_bytes)
-            else:
-                await self._place_whole(group, part, opened, held_bytes)
+        async with aclosing(opening.newest_first(group, reversed(self._way.parts))) as steps:
+            async for step in steps:
+                part, opened = step.part, step.opened
+                self._check_page_size(part, opened)
+                _check_link(newer, part.name, opened.state_after(part.through))
+                newer = part.name, opened.state_after(part.after)
+                if opened.index.references:
+                    self._keep(part, opened, step.older)
+                    self._workshop.ahead.give_back(step.held_bytes)
+                elif opened.body is None:
+                    await self._place_large(group, part, opened)
+                    self._workshop.ahead.give_back(step.held_bytes)
+                else:
+                    await self._place_whole(group, part, opened, step.held_bytes)
         _check_link(newer, self._way.base, self._way.state)
 
-    async def _open(self, part: PlannedSegment) -> tuple[OpenSegment, int]:
-        """Return the segment, and how much memory it holds until its turn is over."""
+    def _known(self, part: PlannedSegment) -> OpenSegment | None:
         if self._newest is not None and part.stored == self._newest.segment:
-            return self._newest, 0
-        if (known := self._way.opened.get(part.name)) is not None:
-            return known, 0
-        held_bytes = await self._workshop.ahead.take(index_bytes(part.stored))
-        with suspected(part.name):
-            opened = await open_segment(self._workshop.fetch, part.stored, database_id=self._plan.line.database_id)
-        if opened.index.header.page_size != self._manifest.page_size:
-            found = opened.index.header.page_size
-            error = Damaged(what=part.name, where="page_size", expected=self._manifest.page_size, found=found)
+            return self._newest
+        return self._way.opened.get(part.key)
+
+    def _check_page_size(self, part: PlannedSegment, opened: OpenSegment) -> None:
+        expected, found = self._manifest.page_size, opened.index.header.page_size
+        if expected != found:
+            error = Damaged(what=part.stored.stored.what, where="page_size", expected=expected, found=found)
             raise Unusable(error, part.name, self._plan.manifest.name)
-        return opened, held_bytes
 
     def _keep(self, part: PlannedSegment, opened: OpenSegment, older: str) -> None:
         """Have a segment that refers to older pages wait for them, when anything of it is needed."""
@@ -150,7 +149,9 @@ class Chain:
         workshop, index = self._workshop, opened.index
         wanted = self._wanted(part, index)
         raw_bytes = max((index.blocks[one.number].frames for one in wanted), default=0) * index.header.page_size
-        taken_bytes = await workshop.work.take(raw_bytes)
+        # a segment of a roll-up holds a copy of its part of it
+        body_bytes = 0 if part.stored.stored.inside is None else part.stored.stored.size_bytes
+        taken_bytes = await workshop.work.take(raw_bytes + body_bytes)
 
         async def write() -> None:
             with suspected(part.name):
@@ -181,6 +182,7 @@ class Chain:
 
     async def _place_row(self, group: asyncio.TaskGroup, opened: OpenSegment, row: list[_Wanted]) -> None:
         workshop, name, blocks = self._workshop, opened.segment.name, opened.index.blocks
+        begin = opened.segment.stored.offset
         start = blocks[row[-1].number].offset
         stop = blocks[row[0].number].offset + blocks[row[0].number].stored_bytes
         raw_bytes = max(blocks[one.number].frames for one in row) * opened.index.header.page_size
@@ -188,19 +190,20 @@ class Chain:
 
         async def fetch() -> None:
             with suspected(name):
-                await workshop.fetch.proven(name, partial(self._write, opened, row, start), start=start, stop=stop)
+                use = partial(self._write, opened, row, start)
+                await workshop.fetch.proven(name, use, start=begin + start, stop=begin + stop)
             workshop.work.give_back(taken_bytes)
             workshop.progress.advanced(stop - start)
 
         group.create_task(fetch())
 
     def _write(self, opened: OpenSegment, wanted: Sequence[_Wanted], offset: int, body: bytes) -> None:
-        """Write what is wanted of blocks; `body` is the object from `offset` on. Runs in a thread."""
+        """Write what is wanted of blocks; `body` is the segment from `offset` on. Runs in a thread."""
         view, size = memoryview(body), opened.index.header.page_size
         for one in wanted:
             block = opened.index.blocks[one.number]
             stored = view[block.offset - offset : block.offset - offset + block.stored_bytes]
-            raw = read_block(opened.index, one.number, stored, what=opened.segment.name)
+            raw = read_block(opened.index, one.number, stored, what=opened.segment.stored.what)
             if one.frames:
                 self._workshop.image.write_frames(one.frames, raw, block.first_frame)
                 self._workshop.proof.written(pgno for pgno, _ in one.frames)

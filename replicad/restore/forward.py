@@ -12,6 +12,7 @@ the restore beside the file, which takes any.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from replicad.position import TXID
 from replicad.restore.chain import Chain, Way
 from replicad.restore.faults import suspected
 from replicad.restore.lending import Lending
+from replicad.restore.pieces import opened_newest_first
 from replicad.restore.prove import Proof, interruptible
 from replicad.restore.referring import Referring
 from replicad.restore.segments import State, open_segment
@@ -30,6 +32,7 @@ from replicad.restore.workshop import Workshop
 
 if TYPE_CHECKING:
     from replicad.host.threads import Threads
+    from replicad.layout import SegmentKey
     from replicad.plan.restore import PlannedSegment
     from replicad.restore.fetch import Fetch
     from replicad.restore.place import Place
@@ -63,7 +66,7 @@ class Forward:
         self._place = place
         self._progress = progress
         self._memory_bytes = memory_bytes
-        self._opened: dict[str, OpenSegment] = {}
+        self._opened: dict[SegmentKey, OpenSegment] = {}
 
     async def run(self, prepared: Preparation) -> int | None:
         """Make the file the target, proven and synced; return how many bytes of it stayed as they were.
@@ -102,7 +105,7 @@ class Forward:
         referring = Referring(workshop, database_id=prepared.plan.line.database_id, memory_bytes=memory_bytes)
         lent_bytes = memory_bytes // _LENT_SHARE
         lending = Lending(workshop.image, pages=self._standing.pages, memory_bytes=lent_bytes)
-        parts = [(way.opened[part.name].index, part.after, part.through) for part in reversed(way.parts)]
+        parts = [(way.opened[part.key].index, part.after, part.through) for part in reversed(way.parts)]
         try:
             await threads.run(lending.read, parts)
             async with task_group() as group:
@@ -126,7 +129,7 @@ class Forward:
         async with task_group() as group:
             for part in reversed(prepared.plan.segments):
                 room_bytes -= part.stored.stored.size_bytes
-                if room_bytes < 0:
+                if room_bytes < 0 or part.stored.stored.is_rollup:
                     return
                 group.create_task(self._open(prepared, part))
 
@@ -137,15 +140,18 @@ class Forward:
         held_bytes = 0
         if state == State(prepared.position.checksum, prepared.position.pages):
             return Way(base=str(self._standing.path), state=state, parts=(), opened={})
-        for part in reversed(plan.segments):
-            found = self._opened.get(part.name) or await self._open(prepared, part)
-            held_bytes += len(found.body or b"")
-            if held_bytes > self._memory_bytes // _HELD_SHARE:  # its blocks are fetched when their turn comes
-                self._opened[part.name] = replace(found, body=None)
-            after = _transaction(found, part, state)
-            parts.append(part if after is None else replace(part, after=after))
-            if after is not None:
-                return Way(base=str(self._standing.path), state=state, parts=parts[::-1], opened=self._opened)
+        newest_first = opened_newest_first(self._fetch, reversed(plan.segments), database_id=plan.line.database_id)
+        async with aclosing(newest_first) as steps:
+            async for part, member in steps:
+                found = member or self._opened.get(part.key) or await self._open(prepared, part)
+                held_bytes += len(found.body or b"")
+                fits = held_bytes <= self._memory_bytes // _HELD_SHARE
+                # of what does not fit, blocks are fetched when their turn comes
+                self._opened[part.key] = found if fits else replace(found, body=None)
+                after = _transaction(found, part, state)
+                parts.append(part if after is None else replace(part, after=after))
+                if after is not None:
+                    return Way(base=str(self._standing.path), state=state, parts=parts[::-1], opened=self._opened)
         position = prepared.manifest.position
         if state != State(position.checksum, position.pages):
             return None
@@ -157,7 +163,7 @@ class Forward:
         else:
             with suspected(part.name):
                 found = await open_segment(self._fetch, part.stored, database_id=prepared.plan.line.database_id)
-        self._opened[part.name] = found
+        self._opened[part.key] = found
         return found
 
 
@@ -184,7 +190,7 @@ def _begins_inside(way: Way) -> bool:
     """Return whether the file is a state inside a segment that refers to pages of the state in front of it."""
     if not way.parts:
         return False
-    index = way.opened[way.parts[0].name].index
+    index = way.opened[way.parts[0].key].index
     return bool(index.references) and way.parts[0].after >= index.header.first_txid
 
 
@@ -193,7 +199,7 @@ def _overwritten(way: Way, prepared: Preparation, pages: int) -> list[int] | Non
     settled = Settled(prepared.position.pages, prepared.manifest.page_size)
     pgnos: list[int] = []
     for part in reversed(way.parts):
-        for _, frames in settled.frames(way.opened[part.name].index, part.after, part.through):
+        for _, frames in settled.frames(way.opened[part.key].index, part.after, part.through):
             pgnos += [pgno for pgno, _ in frames if pgno <= pages]
         if len(pgnos) * _MOST > pages:
             return None

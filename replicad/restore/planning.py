@@ -10,15 +10,15 @@ from replicad.errors import Damaged, HistoryGap, ObjectMissing, ProofFailed, Tar
 from replicad.observe import events
 from replicad.plan.line import line_of_history
 from replicad.plan.restore import RestorePlan, plan_restore
-from replicad.plan.target import AtTXID
+from replicad.plan.target import AtTime, AtTXID
 from replicad.restore.faults import Unusable
 from replicad.restore.history import read_history
 from replicad.restore.preparation import prepare
-from replicad.restore.segments import open_segment
+from replicad.restore.rollups import commit_times
 
 if TYPE_CHECKING:
     from replicad.errors import ReplicadError
-    from replicad.plan.line import Line
+    from replicad.plan.line import Line, LineSegment
     from replicad.plan.target import CommitTimes, Target
     from replicad.position import TXID, Epoch
     from replicad.restore.fetch import Fetch
@@ -68,11 +68,11 @@ class Planner:
             if isinstance(answer, RestorePlan):
                 return answer
             try:
-                opened = await open_segment(self._fetch, answer.segment, database_id=line.database_id)
+                found = await self._times(answer.segment, line.database_id)
             except (Damaged, ObjectMissing) as error:
                 self._note(answer.segment.name, error)
             else:
-                times[answer.segment.name] = opened.commit_times
+                times[answer.segment.name] = found
 
     async def another(self, txid: TXID, fault: Unusable) -> RestorePlan:
         """Return another way to the transaction, on a history read anew (what is missing may have been rolled up).
@@ -102,6 +102,10 @@ class Planner:
         raise HistoryGap(
             database=line.label, target=self._target, found=_brief(fault.error), nearest=nearest
         ) from fault.error
+
+    async def _times(self, segment: LineSegment, database_id: str) -> CommitTimes:
+        ms = self._target.ms if isinstance(self._target, AtTime) else 0  # nothing but a time needs an index
+        return await commit_times(self._fetch, segment, ms, database_id=database_id)
 
     async def _line(self) -> Line:
         return line_of_history(await read_history(self._store, epoch=self._epoch), epoch=self._epoch)

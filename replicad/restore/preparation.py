@@ -11,10 +11,12 @@ from replicad.plan.target import format_ms
 from replicad.position import Position
 from replicad.restore.faults import suspected
 from replicad.restore.request import Estimate
-from replicad.restore.segments import WHOLE_BYTES, OpenSegment, open_segment
+from replicad.restore.rollups import TAIL_BYTES, open_at
+from replicad.restore.segments import WHOLE_BYTES, OpenSegment
 from replicad.snapshot import Manifest, decode_manifest
 
 if TYPE_CHECKING:
+    from replicad.plan.listing import SegmentObject
     from replicad.plan.restore import RestorePlan
     from replicad.plan.target import Target
     from replicad.restore.fetch import Fetch
@@ -28,7 +30,7 @@ class Preparation:
 
     plan: RestorePlan
     manifest: Manifest
-    newest: OpenSegment | None  # None: the snapshot alone is the target
+    newest: OpenSegment | None  # the segment that holds the target; None: the snapshot alone is the target
     position: Position  # to be reached
     commit_ms: int
 
@@ -53,9 +55,9 @@ class Preparation:
 
     def estimate(self, target: Target) -> Estimate:
         """Return what carrying the plan out takes at most."""
-        sizes = [part.stored.stored.size_bytes for part in self.plan.segments]
-        large = [size for size in sizes if size > WHOLE_BYTES]
-        ranges = sum(_OPENING_REQUESTS + -(-size // WHOLE_BYTES) for size in large)
+        stored = [part.stored.stored for part in self.plan.segments]
+        # the newest is looked into first; of a roll-up, what is found there is fetched once more with the others
+        twice = [one for one in stored[-1:] if one.is_rollup]
         chunks = {chunk.key: chunk.stored_bytes for chunk in self.manifest.chunks}
         return Estimate(
             target=target,
@@ -64,8 +66,8 @@ class Preparation:
             page_size=self.manifest.page_size,
             snapshot=self.plan.manifest.name,
             segments=tuple(part.name for part in self.plan.segments),
-            fetched_bytes=sum(sizes) + sum(chunks.values()) + self.plan.manifest.size_bytes,
-            requests=len(sizes) - len(large) + ranges + len(chunks) + 1,
+            fetched_bytes=sum(map(_bytes, stored + twice)) + sum(chunks.values()) + self.plan.manifest.size_bytes,
+            requests=sum(map(_requests, stored + twice)) + len(chunks) + 1,
         )
 
 
@@ -86,7 +88,7 @@ async def prepare(fetch: Fetch, plan: RestorePlan) -> Preparation:
         )
     part = plan.segments[-1]
     with suspected(part.name):
-        newest = await open_segment(fetch, part.stored, database_id=plan.line.database_id)
+        newest = await open_at(fetch, part.stored, plan.txid, database_id=plan.line.database_id)
     if newest.index.header.page_size != manifest.page_size:
         with suspected(part.name, name):
             found = newest.index.header.page_size
@@ -96,6 +98,19 @@ async def prepare(fetch: Fetch, plan: RestorePlan) -> Preparation:
     return Preparation(
         plan=plan, manifest=manifest, newest=newest, position=position, commit_ms=newest.commit_ms(plan.txid)
     )
+
+
+def _bytes(stored: SegmentObject) -> int:
+    """Return how much is fetched of an object at most; of a large roll-up, more of its end than its directory."""
+    return stored.size_bytes + (TAIL_BYTES if stored.is_rollup and stored.size_bytes > WHOLE_BYTES else 0)
+
+
+def _requests(stored: SegmentObject) -> int:
+    """Return how many requests an object takes at most; in a roll-up nothing is cut to fill one."""
+    ranges = -(-stored.size_bytes // WHOLE_BYTES)
+    if ranges == 1:
+        return 1
+    return _OPENING_REQUESTS + (2 * ranges if stored.is_rollup else ranges)
 
 
 def _check_identity(plan: RestorePlan, manifest: Manifest) -> None:

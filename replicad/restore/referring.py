@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from contextlib import aclosing
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +12,8 @@ from replicad.errors import Damaged
 from replicad.position import NO_WAL
 from replicad.restore.faults import Unusable, suspected
 from replicad.restore.older import Version
+from replicad.restore.pieces import fetch_piece, neighbours
+from replicad.restore.pieces import opened as opened_members
 from replicad.restore.segments import index_bytes, open_segment
 from replicad.restore.together import gather_bounded, task_group
 from replicad.segment import Block, SegmentHeader, SegmentIndex, read_block
@@ -18,14 +21,17 @@ from replicad.segment import Block, SegmentHeader, SegmentIndex, read_block
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from replicad.layout import SegmentKey
     from replicad.plan.restore import PlannedSegment
     from replicad.restore.older import Answers
+    from replicad.restore.pieces import Piece
     from replicad.restore.segments import OpenSegment
     from replicad.restore.settled import Frames
     from replicad.restore.workshop import Workshop
 
 _KEPT_SHARE = 8  # the part of the memory that blocks may take until their turn comes
 _AT_ONCE = 64  # segments unpacked in one go
+_AT_ONCE_OF_ROLL_UPS = 8192  # likewise, of those that are fetched again with one request for many
 _FETCHES = 8
 _NO_PAGES = array("I")
 
@@ -67,7 +73,7 @@ class Kept(NamedTuple):
             references=self.versions,
             reference_hash=self.reference_hash,
         )
-        return read_block(index, 0, block, what=self.part.name, references=references)
+        return read_block(index, 0, block, what=self.part.stored.stored.what, references=references)
 
 
 class Referring:
@@ -101,7 +107,8 @@ class Referring:
         index, name = opened.index, part.name
         if part.after != index.header.first_txid - 1:
             expected, found = f"TXID {index.header.first_txid - 1}", f"TXID {part.after}, from {older}"
-            error = Damaged(what=name, where="state that it refers to", expected=expected, found=found)
+            what = part.stored.stored.what
+            error = Damaged(what=what, where="state that it refers to", expected=expected, found=found)
             raise Unusable(error, older, name)
         block = index.blocks[0]
         stored: bytes | None = None
@@ -150,7 +157,9 @@ class Referring:
         while self._kept:
             kept = self._kept.pop()
             again_bytes = 0 if kept.block is not None else index_bytes(kept.part.stored)
-            if batch and (len(batch) == _AT_ONCE or batch_bytes + again_bytes > most_bytes):
+            # of a roll-up, one request brings many
+            most = _AT_ONCE if again_bytes == 0 or kept.part.stored.stored.inside is None else _AT_ONCE_OF_ROLL_UPS
+            if batch and (len(batch) >= most or batch_bytes + again_bytes > most_bytes):
                 yield batch
                 batch, batch_bytes = [], 0
             batch.append(kept)
@@ -159,17 +168,21 @@ class Referring:
             yield batch
 
     async def _complete(self, batch: Sequence[Kept]) -> Sequence[Kept]:
-        if all(kept.block is not None for kept in batch):
-            return batch
-        return await gather_bounded((partial(self._fetched, kept) for kept in batch), _FETCHES)
+        again = neighbours(kept.part for kept in reversed(batch) if kept.block is None)
+        found = await gather_bounded((partial(self._fetched, piece) for piece in again), _FETCHES)
+        blocks = {key: block for piece in found for key, block in piece.items()}
+        return [kept if kept.block is not None else kept._replace(block=blocks[kept.part.key]) for kept in batch]
 
-    async def _fetched(self, kept: Kept) -> Kept:
-        if kept.block is not None:
-            return kept
-        with suspected(kept.part.name):
-            opened = await open_segment(self._workshop.fetch, kept.part.stored, database_id=self._database_id)
-        block = opened.index.blocks[0]
-        return kept._replace(block=(opened.body or b"")[block.offset : block.offset + block.stored_bytes])
+    async def _fetched(self, piece: Piece) -> dict[SegmentKey, bytes]:
+        """Return the blocks of segments that are fetched once more."""
+        fetch = self._workshop.fetch
+        with suspected(piece.part.name):
+            if not piece.members:
+                opened = await open_segment(fetch, piece.part.stored, database_id=self._database_id)
+                return {piece.part.key: _block_of(opened)}
+            members = opened_members(fetch, await fetch_piece(fetch, piece), database_id=self._database_id)
+            async with aclosing(members) as steps:
+                return {part.key: _block_of(member) async for part, member in steps}
 
     def _write(self, batch: Sequence[Kept], base: str) -> None:
         """Unpack a batch, oldest first. Runs in a thread."""
@@ -185,6 +198,11 @@ class Referring:
             if kept.frames:
                 image.write_frames(_pairs(kept.frames), raw, 0)
                 self._workshop.proof.written(kept.frames[::2])
+
+
+def _block_of(opened: OpenSegment) -> bytes:
+    block = opened.index.blocks[0]
+    return (opened.body or b"")[block.offset : block.offset + block.stored_bytes]
 
 
 def _flat(pairs: Sequence[tuple[int, int]]) -> array[int]:

@@ -73,9 +73,13 @@ async def open_segment(fetch: Fetch, segment: LineSegment, *, database_id: str) 
         StoreUnreachable: the store does not answer.
         StoreRefused: the store does not let us.
     """
+    stored = segment.stored
+    if stored.is_rollup:
+        raise ValueError(f"{stored.what} is a roll-up: its segments are opened one by one")
     body: bytes | None = None
-    if segment.stored.size_bytes <= WHOLE_BYTES:
-        index, body = await fetch.proven(segment.name, partial(_decode_whole, segment.name))
+    if stored.size_bytes <= WHOLE_BYTES:
+        begin, stop = stored.offset, None if stored.inside is None else stored.offset + stored.size_bytes
+        index, body = await fetch.proven(segment.name, partial(_decode_whole, stored.what), start=begin, stop=stop)
     else:
         index = await _open_large(fetch, segment)
     opened = OpenSegment(segment=segment, index=index, body=body)
@@ -83,8 +87,22 @@ async def open_segment(fetch: Fetch, segment: LineSegment, *, database_id: str) 
     return opened
 
 
-def _decode_whole(name: str, body: bytes) -> tuple[SegmentIndex, bytes]:
-    return decode(body, what=name), body
+def decode_member(segment: LineSegment, rollup: bytes, offset: int, database_id: str) -> OpenSegment:
+    """Return a segment of a roll-up opened; `rollup` is the object from `offset` on.
+
+    Raises:
+        Damaged: it is not a segment, or another one than the directory says.
+        NewerFormat: it was written by a later replicad.
+    """
+    stored = segment.stored
+    body = rollup[stored.offset - offset : stored.offset - offset + stored.size_bytes]
+    opened = OpenSegment(segment=segment, index=decode(body, what=stored.what), body=body)
+    _check_identity(opened, database_id)
+    return opened
+
+
+def _decode_whole(what: str, body: bytes) -> tuple[SegmentIndex, bytes]:
+    return decode(body, what=what), body
 
 
 def _tail_bytes(size_bytes: int) -> int:
@@ -93,13 +111,18 @@ def _tail_bytes(size_bytes: int) -> int:
 
 async def _open_large(fetch: Fetch, segment: LineSegment) -> SegmentIndex:
     """Read the trailer, what it says of the index, and the head."""
-    name, size_bytes = segment.name, segment.stored.size_bytes
+    name, what, size_bytes, begin = (
+        segment.name,
+        segment.stored.what,
+        segment.stored.size_bytes,
+        segment.stored.offset,
+    )
     tail_offset = size_bytes - _tail_bytes(size_bytes)
 
     def read_tail(tail: bytes) -> tuple[Trailer | CompactTrailer, bytes]:
-        return read_trailer(tail[-TRAILER_BYTES:], object_bytes=size_bytes, what=name), tail
+        return read_trailer(tail[-TRAILER_BYTES:], object_bytes=size_bytes, what=what), tail
 
-    trailer, tail = await fetch.proven(name, read_tail, start=tail_offset)
+    trailer, tail = await fetch.proven(name, read_tail, start=begin + tail_offset, stop=begin + size_bytes)
     stop = trailer.index_offset + trailer.index_bytes
     held = (
         tail[trailer.index_offset - tail_offset :][: trailer.index_bytes]
@@ -108,9 +131,9 @@ async def _open_large(fetch: Fetch, segment: LineSegment) -> SegmentIndex:
     )
 
     async def whole_index() -> SegmentIndex:
-        head = await fetch.read(name, stop=max(HEAD_BYTES_HINT, trailer.data_offset))
-        stored = held or await fetch.read(name, start=trailer.index_offset, stop=stop)
-        return await fetch.threads.run(read_index, head, stored, trailer, what=name)
+        head = await fetch.read(name, start=begin, stop=begin + max(HEAD_BYTES_HINT, trailer.data_offset))
+        stored = held or await fetch.read(name, start=begin + trailer.index_offset, stop=begin + stop)
+        return await fetch.threads.run(read_index, head, stored, trailer, what=what)
 
     try:
         return await whole_index()
@@ -131,4 +154,4 @@ def _check_identity(opened: OpenSegment, database_id: str) -> None:
         ("last commit time", key.last_ms, newest.commit_ms),
     ):
         if expected != found:
-            raise Damaged(what=opened.segment.name, where=where, expected=expected, found=found)
+            raise Damaged(what=opened.segment.stored.what, where=where, expected=expected, found=found)

@@ -13,6 +13,17 @@ from replicad.segment.form import (
 )
 from replicad.segment.header import SegmentHeader, read_head
 from replicad.segment.index import Block, SegmentIndex, Transaction
+from replicad.segment.rollup import (
+    MEMBER,
+    ROLLUP_TRAILER,
+    Directory,
+    Member,
+    RollUpTrailer,
+    decode_rollup,
+    encode_rollup,
+    read_directory,
+    read_rollup_trailer,
+)
 from replicad.segment.trailer import Trailer
 
 __all__ = [
@@ -20,20 +31,29 @@ __all__ = [
     "MAX_FRAMES",
     "MAX_REFERRING_BYTES",
     "MAX_TRANSACTIONS",
+    "MEMBER",
+    "ROLLUP_TRAILER",
     "TRAILER_BYTES",
     "Block",
     "BlockBuffer",
     "CompactTrailer",
+    "Directory",
+    "Member",
     "PageImage",
+    "RollUpTrailer",
     "SegmentEncoder",
     "SegmentHeader",
     "SegmentIndex",
     "Trailer",
     "Transaction",
     "decode",
+    "decode_rollup",
+    "encode_rollup",
     "most_references",
     "read_block",
+    "read_directory",
     "read_head",
     "read_index",
+    "read_rollup_trailer",
     "read_trailer",
 ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -28,6 +30,13 @@ def shell_lines() -> str:
     """Return the lines that the README gives for a restore without replicad."""
     blocks = fenced((ROOT / "README.md").read_text(encoding="utf-8"), "sh")
     (found,) = [block for block in blocks if "zstd -d" in block]
+    return found
+
+
+def directory_lines() -> str:
+    """Return the lines that the format's document gives for the directory of a roll-up."""
+    blocks = fenced((ROOT / "docs" / "format.md").read_text(encoding="utf-8"), "sh")
+    (found,) = [block for block in blocks if "$rollup" in block]
     return found
 
 
@@ -102,3 +111,17 @@ def test_a_snapshot_comes_back_with_a_shell_and_zstd(tmp_path: Path, database: P
     with closing(sqlite3.connect(tmp_path / "by-hand.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert connection.execute("SELECT text FROM notes WHERE id = 250").fetchone() == ("changed",)
+
+
+def test_a_segment_is_taken_out_of_a_roll_up_with_a_shell() -> None:
+    """The lines of docs/format.md list what stands in a roll-up, and take a segment out of it, byte for byte."""
+    golden = ROOT / "tests" / "golden"
+    environment = {"PATH": os.environ["PATH"], "rollup": str(golden / "rollup.1.segs")}
+    listed = subprocess.run(["sh", "-eu", "-c", directory_lines()], env=environment, capture_output=True, check=True)
+    rows = [[int(number) for number in line.split()] for line in listed.stdout.splitlines()]
+    assert [row[:3] for row in rows] == [[4711, 4713, 1_764_547_200_999], [4714, 4714, 1_764_547_201_000]]
+    text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"`(tail -c \+[^`]*) > one.seg`", text)
+    environment |= {"offset": str(rows[0][3]), "size": str(rows[0][4])}
+    taken = subprocess.run(["sh", "-eu", "-c", line], env=environment, capture_output=True, check=True)
+    assert taken.stdout == (golden / "small-2.seg").read_bytes()

@@ -8,13 +8,14 @@ what is missing and never touches what is there.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import zstandard
 
 from replicad.ownership.records import Claim, EpochEnd, EpochStart, encode_record
 from replicad.position import NO_WAL, TXID, Epoch, WALPosition
-from replicad.segment import SegmentHeader
+from replicad.segment import Member, SegmentHeader, encode_rollup
 from replicad.snapshot import Chunk, Manifest, chunk_name, compress_chunk, encode_manifest
 from tests.support.segments import Written, encode
 
@@ -99,6 +100,12 @@ WIDE = (
 )
 """More transactions than an index has integers of variable length for."""
 
+FOLLOWING = (
+    replace(SMALL[0], first_txid=TXID(4714), checksum_before=0xFFFF_FFFF_FFFF_FFFF, pages_before=2**32 - 2),
+    (Written(commit_ms=1_764_547_201_000, pages=4, checksum=9, images=((3, page(13, 512)),)),),
+)
+"""What goes on where SMALL ends."""
+
 PIECES = (page(7, 1024) + page(8, 1024), page(9, 1024))
 MANIFEST = Manifest(
     database_id=DATABASE_ID,
@@ -134,6 +141,18 @@ ONLY_READ = ("small.seg", "large-pages.seg")
 """Segments of version 1, which today's code does not write."""
 
 
+def rollup() -> bytes:
+    """Return SMALL and FOLLOWING in one object."""
+    members = []
+    for head, transactions in (SMALL, FOLLOWING):
+        body = encode(head, transactions, block_bytes=1024, wal_end=WAL_END)
+        last = TXID(head.first_txid + len(transactions) - 1)
+        last_ms = transactions[-1].commit_ms
+        member = Member(first=head.first_txid, last=last, last_ms=last_ms, offset=0, size_bytes=len(body))
+        members.append((member, body))
+    return encode_rollup(members)
+
+
 def objects() -> dict[str, bytes]:
     """Return every golden object as today's code writes it, by its file's name."""
     return {
@@ -141,6 +160,7 @@ def objects() -> dict[str, bytes]:
         "large-pages-2.seg": encode(*LARGE_PAGES, wal_end=NO_WAL),
         "referring-2.seg": encode(*REFERRING, wal_end=WAL_END, references=REFERENCES),
         "wide-2.seg": encode(*WIDE, wal_end=WAL_END),
+        "rollup.1.segs": rollup(),
         "manifest.json": encode_manifest(MANIFEST),
         "chunk-0.zst": compress_chunk(PIECES[0]),
         "chunk-1.zst": compress_chunk(PIECES[1]),

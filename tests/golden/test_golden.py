@@ -8,12 +8,13 @@ import pytest
 
 from replicad.ownership.records import decode_claim, decode_end, decode_start
 from replicad.position import NO_WAL, WALPosition
-from replicad.segment import SegmentHeader, SegmentIndex, decode, read_block
+from replicad.segment import SegmentHeader, SegmentIndex, decode, decode_rollup, read_block
 from replicad.snapshot import decode_manifest, decompress_chunk
 from tests.golden.fixtures import (
     CLAIM,
     END,
     FOLDER,
+    FOLLOWING,
     LARGE_PAGES,
     MANIFEST,
     ONLY_READ,
@@ -44,7 +45,7 @@ SEGMENTS = [
     pytest.param("referring-2.seg", *REFERRING, WAL_END, id="referring"),
     pytest.param("wide-2.seg", *WIDE, WAL_END, id="wide"),
 ]
-PACKED = (".seg", ".zst")
+PACKED = (".seg", ".segs", ".zst")
 
 
 def _body(name: str) -> bytes:
@@ -74,6 +75,18 @@ def test_old_segments_are_read(
     ]
     assert list(index.pgnos) == [pgno for pgno, _ in frames]
     assert _blocks(index, body) == b"".join(image for _, image in frames)
+
+
+def test_old_roll_ups_are_read() -> None:
+    """A roll-up written by the first version of its format holds the segments that it was made of."""
+    body = _body("rollup.1.segs")
+    found = [(one.first, one.last, one.last_ms) for one in decode_rollup(body, what="rollup")]
+    assert found == [(4711, 4713, 1_764_547_200_999), (4714, 4714, 1_764_547_201_000)]
+    for one, (head, transactions) in zip(decode_rollup(body, what="rollup"), (SMALL, FOLLOWING), strict=True):
+        member = body[one.offset : one.offset + one.size_bytes]
+        index = decode(member, what="rollup")
+        assert (index.header, index.wal_end) == (head, WAL_END)
+        assert _blocks(index, member) == b"".join(image for each in transactions for _, image in each.images)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -109,5 +122,5 @@ def test_new_objects_are_the_same(name: str) -> None:
 
 def test_every_file_is_known() -> None:
     """No golden file lies about untested."""
-    names = {path.name for path in FOLDER.iterdir() if path.suffix in {".seg", ".zst", ".json"}}
+    names = {path.name for path in FOLDER.iterdir() if path.suffix in {".seg", ".segs", ".zst", ".json"}}
     assert names == {*objects(), *ONLY_READ}

@@ -8,6 +8,7 @@ recorded anywhere: before and after each transaction, in each manifest, in each 
 from __future__ import annotations
 
 import sqlite3
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ class StoredHistory:
 
     def __init__(self, objects: Mapping[str, bytes], names: ChunkNames = PLAIN_NAMES) -> None:
         """Take the contents of all objects, by key; `names` is how the chunks are named."""
-        self._objects = objects
+        self._objects = objects = unrolled(objects)
         self._names = names
         self.line = self._line()
         stretches = {stretch.epoch: stretch for stretch in self.line}
@@ -223,6 +224,30 @@ class StoredHistory:
                 _same(f"{key} is reached", until is None or end.txid <= until, found=True)
                 if end.txid in self.checksums:
                     _same(key, int(end.checksum, 16), self.checksums[end.txid])
+
+
+def unrolled(objects: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the objects with the segments of each roll-up in its place, by docs/format.md.
+
+    Raises:
+        Contradiction: a roll-up is not what it says, or a segment of it is not the object that stands there still.
+    """
+    found = {key: body for key, body in objects.items() if not key.endswith(".segs")}
+    for name in sorted(objects.keys() - found.keys()):
+        body = objects[name]
+        count, digest, *end = struct.unpack("<QQII8s", body[-32:])
+        directory = body[-32 - 40 * count : -32]
+        _same(f"{name}, head and end", (body[:16], end), (b"\x89RPDSGS\n\1" + bytes(7), [1, 32, b"RPDROLL\n"]))
+        _same(f"{name}, hash", digest, xxhash.xxh3_64_intdigest(directory + body[-32:-24]))
+        members = list(struct.iter_unpack("<QQQQQ", directory))
+        for first, last, last_ms, offset, size_bytes in members:
+            key = f"{name.rsplit('/', 1)[0]}/{first:016x}-{last:016x}-{last_ms}.seg"
+            member = body[offset : offset + size_bytes]
+            _same(f"{key} in {name}", found.setdefault(key, member), member)
+        stands = f"{members[0][0]:016x}-{members[-1][1]:016x}-{members[-1][2]}."
+        _same(f"{name}, numbers", name.rsplit("/", 1)[1].startswith(stands), found=True)
+        _same(f"{name}, size", sum(one[4] for one in members) + 40 * count + 48, len(body))
+    return found
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

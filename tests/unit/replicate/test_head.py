@@ -16,6 +16,7 @@ from replicad.restore.history import read_history
 from replicad.store.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.recorder import Recorder
+from tests.support.rollups import roll_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,16 @@ async def test_a_child_that_stored_nothing(recorder: Recorder, store: MemoryStor
     with recorder.fork(tmp_path / "child.db", 4, epoch=2) as child:
         await child.start(store, parent=1, txid=4)
     assert await heads(store) == [known(recorder, 4)], "the end of the segment is an orphaned tail"
+
+
+async def test_a_line_that_ends_inside_a_roll_up(recorder: Recorder, store: MemoryStore, tmp_path: Path) -> None:
+    """The parent's roll-up tells of the transaction in which the child begins, though the child stored nothing yet."""
+    await recorder.start(store)
+    await recorder.snapshot(store, 1)
+    await roll_up(store, [await recorder.segment(store, txid) for txid in range(2, 7)])
+    with recorder.fork(tmp_path / "child.db", 4, epoch=2) as child:
+        await child.start(store, parent=1, txid=4)
+    assert await heads(store) == [known(recorder, 4)]
 
 
 async def test_a_start_that_tells_of_more_than_is_left(recorder: Recorder, store: MemoryStore, tmp_path: Path) -> None:

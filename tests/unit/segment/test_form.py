@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from replicad.ownership.records import Claim, EpochEnd, EpochStart
-from replicad.segment import form, header
+from replicad.segment import form, header, rollup
 from replicad.snapshot import Manifest
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "format.md").read_text()
@@ -40,6 +40,8 @@ def _field_sizes(shape: Struct) -> list[int]:
         ("Block record", form.BLOCK),
         ("Trailer", form.TRAILER),
         ("Trailer of version 1", form.TRAILER_1),
+        ("Directory record", rollup.MEMBER),
+        ("Trailer of a roll-up", rollup.ROLLUP_TRAILER),
     ],
 )
 def test_offset_tables(heading: str, shape: Struct) -> None:
@@ -60,6 +62,15 @@ def test_constants() -> None:
         assert value == (constant.hex(" ") if isinstance(constant, bytes) else str(constant)), name
     kept = {name for name in vars(form) if name.isupper() and not isinstance(getattr(form, name), Struct)}
     assert kept - set(told) == {"HEAD_BYTES_HINT"}  # advice to readers, no part of the format
+
+
+def test_constants_of_roll_ups() -> None:
+    """Every constant of roll-ups in the document has that value in the code, and none is missing."""
+    told = {row[0]: row[1] for row in _table("Constants of roll-ups")}
+    constants = {name: constant for name, constant in vars(rollup).items() if name in told}
+    assert {name: one.hex(" ") if isinstance(one, bytes) else str(one) for name, one in constants.items()} == told
+    own = {"ROLLUP_VERSION", "ROLLUP_HEAD_MAGIC", "ROLLUP_TRAILER_MAGIC", "MAX_MEMBERS"}
+    assert own == set(told)
 
 
 def test_hash_offsets() -> None:

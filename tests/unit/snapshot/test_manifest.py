@@ -109,7 +109,8 @@ def test_restore_with_a_shell(tmp_path: Path) -> None:
     for manifest in (older, newest):
         key = ManifestKey(epoch=Epoch(manifest.epoch), txid=TXID(manifest.txid), ms=manifest.commit_ms)
         _write(tmp_path / "replica" / str(key), encode_manifest(manifest))
-    lines = re.search(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)
+    section = DOCUMENT.partition("\n## A restore with a shell\n")[2]
+    lines = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
     assert lines
     subprocess.run(
         ["sh", "-e", "-c", lines[1]], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "replica": "replica"}, check=True
