@@ -56,7 +56,14 @@ async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concur
 
 async def _read(store: ObjectStore, epoch: Epoch | None, concurrency: int) -> History:
     claims, objects = await gather_bounded((partial(_list_claims, store), partial(_list_epochs, store)), 2)
-    listing = read_listing(claims + objects)
+    return await history_of(store, claims + objects, epoch=epoch, concurrency=concurrency)
+
+
+async def history_of(
+    store: ObjectStore, objects: list[tuple[str, int]], *, epoch: Epoch | None = None, concurrency: int = CONCURRENCY
+) -> History:
+    """Return the history that listed (key, size in bytes) pairs hold; raises what `read_history` raises, at once."""
+    listing = read_listing(objects)
     ends = sorted(listing.ends & {max(listing.starts, default=None), epoch})
     starts = sorted(listing.starts)
     found_starts = await gather_bounded((partial(_start, store, number) for number in starts), concurrency)
