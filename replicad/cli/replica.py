@@ -1,4 +1,4 @@
-"""The replica of one database, opened for a command that only reads it, and what its listing says in short."""
+"""The replica of one database, opened for a command, and what its listing says in short."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_replica(
-    settings: Settings, database: DatabaseSettings, *, concurrency: int
+    settings: Settings, database: DatabaseSettings, *, concurrency: int, writing: bool = False
 ) -> AsyncIterator[ObjectStore]:
     """Open the database's own part of its store, and close it again.
 
     Raises:
         ReplicadError: the URL is wrong, or there are no usable credentials.
     """
-    store = await open_store(database.replica, settings.store_options(concurrency=concurrency), only_to_read=True)
+    store = await open_store(
+        database.replica, settings.store_options(concurrency=concurrency), only_to_read=not writing
+    )
     try:
         yield PrefixedStore(store, f"{database.name}/")
     finally:

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from replicad.config.secret import Secret  # noqa: TC001 - likewise
+from replicad.plan.policy import RULES, Keep, RetentionPolicy
 from replicad.store.options import StoreOptions
 
 
@@ -56,6 +57,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     restore_concurrency: int
     restore_memory_bytes: int
 
+    retention: Literal["on", "off"]
+    pitr_window_seconds: float
+    keep_last: Keep
+    keep_hourly: Keep
+    keep_daily: Keep
+    keep_weekly: Keep
+    keep_monthly: Keep
+    keep_yearly: Keep
+    min_snapshots: int
+    prune_grace_seconds: float
+    retention_interval_seconds: float
+    preserve_replaced_seconds: float
+
     connect_timeout_seconds: float
     request_timeout_seconds: float
     retry_timeout_seconds: float
@@ -81,6 +95,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_socket: Path | None  # None: there is no database to name it after
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "console", "json"]
+
+    @property
+    def retention_policy(self) -> RetentionPolicy:
+        """What retention promises with these settings."""
+        return RetentionPolicy(
+            pitr_window_seconds=self.pitr_window_seconds,
+            grace_seconds=self.prune_grace_seconds,
+            min_snapshots=self.min_snapshots,
+            keep={rule: getattr(self, f"keep_{rule}") for rule in RULES},
+        )
 
     def store_options(self, *, concurrency: int) -> StoreOptions:
         """Return how a store is opened with these settings; `concurrency` is the requests under way at once."""

@@ -62,6 +62,12 @@ EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
 # --- keeping the history ---------------------------------------------------------------------
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
+OBJECTS_DELETED: Final = "objects_deleted"  # by retention: how many, how large, and for which reasons
+OBJECT_DELETED: Final = "object_deleted"  # one of them, at level debug: its key and the reason
+RETENTION_DONE: Final = "retention_done"  # what is stored now, from when on any moment can be restored
+RETENTION_FAILED: Final = "retention_failed"  # nothing more is deleted until the next time; replication goes on
+CLOCK_DIFFERS: Final = "clock_differs"  # two hours or more from the store's: nothing is deleted
+STATE_PRESERVED: Final = "state_preserved"  # a much smaller database came in its place: the good one is kept
 
 # --- restore ---------------------------------------------------------------------------------
 RESTORE_STARTED: Final = "restore_started"

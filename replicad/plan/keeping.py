@@ -96,9 +96,7 @@ class Keeping:
         line = self._line_of(mark.epoch) or (self.lines[0] if self.lines else None)
         if line is None:
             return True
-        before = [
-            found for found in line.manifests if found.key.txid <= mark.txid and self._inventory.is_whole(found)
-        ]
+        before = [found for found in line.manifests if found.key.txid <= mark.txid and self._inventory.is_whole(found)]
         if before:
             self.lines.append(line)
             self.reasons.setdefault(before[-1].name, "preserved")
@@ -109,7 +107,11 @@ class Keeping:
         """Return the line that ends in an epoch; None when it cannot be read any more."""
         try:
             return line_of_history(self._inventory.history, epoch=epoch)
-        except (Damaged, NoBackup, UsageError):  # without a start, or with one that contradicts another: nothing can be restored of it
+        except (
+            Damaged,
+            NoBackup,
+            UsageError,
+        ):  # without a start, or with one that contradicts another: nothing can be restored of it
             return None
 
     def _keep_window(
@@ -118,10 +120,7 @@ class Keeping:
         """Keep the continuous window as of an instant; return the snapshot it begins with, None for all there is."""
         cutoff_ms = at_ms - self._window_ms
         base = max((number for number, found in enumerate(whole) if settled[found.name] <= cutoff_ms), default=None)
-        if base is None:
-            begin = None
-        else:
-            begin = whole[max(0, min(base, len(whole) - self._policy.min_snapshots))]
+        begin = None if base is None else whole[max(0, min(base, len(whole) - self._policy.min_snapshots))]
         for found in line.manifests:
             if begin is None or _order(found) >= _order(begin):
                 self.reasons.setdefault(found.name, reason)

@@ -24,7 +24,6 @@ from replicad.layout import end_key, parse_chunk, start_key
 from replicad.plan.inventory import kind_of
 from replicad.plan.keeping import Keeping
 from replicad.plan.line import line_of_history
-from replicad.position import Epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from replicad.plan.line import Line
     from replicad.plan.listing import ManifestObject, SegmentObject
     from replicad.plan.policy import RetentionPolicy
+    from replicad.position import TXID, Epoch
 
 LEAST_CHUNK_SECONDS = 3600.0
 """A chunk that no snapshot lists stays at least so long: the snapshot that will list it may be under way."""
@@ -96,12 +96,13 @@ def _tails(inventory: Inventory, line: Line) -> dict[Epoch, list[SegmentObject |
     bounds = {part.epoch: part.until for part in line.epochs}
     tails: dict[Epoch, list[SegmentObject | ManifestObject]] = {}
     listing = inventory.history.listing
-    ends = [(found, found.key.last) for found in listing.segments]
-    for stored, last in [*ends, *((found, found.key.txid) for found in listing.manifests)]:
-        epoch = stored.key.epoch
+    stored: list[tuple[SegmentObject | ManifestObject, TXID]] = [(one, one.key.last) for one in listing.segments]
+    stored += [(one, one.key.txid) for one in listing.manifests]
+    for one, last in stored:
+        epoch = one.key.epoch
         bound = bounds.get(epoch)
         if epoch not in bounds or (bound is not None and last > bound):
-            tails.setdefault(epoch, []).append(stored)
+            tails.setdefault(epoch, []).append(one)
     return tails
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, NewerFormat, ObjectMissing
 from replicad.plan.inventory import Inventory, Row
+from replicad.plan.listing import read_listing
 from replicad.restore.fetch import Fetch
 from replicad.restore.history import CONCURRENCY, history_of
 from replicad.restore.instant import UNIX_EPOCH
@@ -38,7 +39,8 @@ async def read_inventory(store: ObjectStore, threads: Threads, *, concurrency: i
         ObjectMissing, Damaged, NewerFormat: of a start or an end.
     """
     rows = {found.key: row_of(found) async for found in store.list("")}
-    history = await history_of(store, [(row.key, row.size_bytes) for row in rows.values()], concurrency=concurrency)
+    listing = await threads.run(read_listing, ((row.key, row.size_bytes) for row in rows.values()))
+    history = await history_of(store, listing, concurrency=concurrency)
     fetch = Fetch(store, threads, concurrency=concurrency)
     names = [found.name for found in history.listing.manifests]
     manifests = await gather_bounded((partial(_manifest, fetch, name) for name in names), concurrency)

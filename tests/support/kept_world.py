@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import HistoryGap, NoBackup, TargetOutsideWindow
 from replicad.layout import ManifestKey, MarkKey, SegmentKey, chunk_key, end_key, parse_segment, start_key
-from replicad.ownership.records import EpochStart
 from replicad.plan.inventory import Inventory, Row
 from replicad.plan.line import History, line_of_history
 from replicad.plan.listing import read_listing
@@ -23,6 +22,7 @@ from tests.support.line_of_keys import start
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replicad.ownership.records import EpochStart
     from replicad.plan.target import CommitTimes, Target
 
 HOUR_MS = 3_600_000
@@ -45,6 +45,7 @@ class KeptWorld:
     newest: frozenset[str] = frozenset()  # chunks of the newest snapshot
     skew_ms: int = 0  # by which the owner's clock differs from the store's
     last_ms: int = 0
+    txid_ms: int = 0  # commit time of `txid`
     _names: count[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ class KeptWorld:
 
     def take_over(self, *, tail: int = 0) -> None:
         """Begin a new epoch; the owner before writes on for `tail` segments, which nobody sees."""
-        before, txid = self.epoch, self.txid
+        before, txid, txid_ms = self.epoch, self.txid, self.txid_ms
         self.epoch = Epoch(before + 1)
         self.starts[self.epoch] = start(self.epoch, before, txid)
         self.put(start_key(self.epoch))
@@ -68,7 +69,7 @@ class KeptWorld:
         self.epoch = before
         for _ in range(tail if before else 0):
             self.commit(1)
-        self.epoch, self.txid, self.last_ms = after, txid, last_ms
+        self.epoch, self.txid, self.txid_ms, self.last_ms = after, txid, txid_ms, last_ms
 
     def end(self) -> None:
         """End the epoch in order, and begin another."""
@@ -81,7 +82,7 @@ class KeptWorld:
         for _ in range(transactions):
             self.txid += 1
             self.last_ms = max(self.last_ms, self.now_ms + self.skew_ms)
-            self.times[self.epoch, self.txid] = self.last_ms
+            self.times[self.epoch, self.txid] = self.txid_ms = self.last_ms
         self._put_segment(first, self.txid, self.last_ms)
 
     def roll_up(self, segments: int) -> None:
@@ -93,9 +94,7 @@ class KeptWorld:
 
     def snapshot(self, *, fresh: int, broken: bool = False) -> None:
         """Store a snapshot with some new chunks and those of the newest one; a broken one cannot be restored."""
-        self.last_ms = max(self.last_ms, self.now_ms + self.skew_ms)
-        ms = self.times.get((self.epoch, self.txid), self.last_ms)
-        key = str(ManifestKey(epoch=self.epoch, txid=TXID(self.txid), ms=ms))
+        key = str(ManifestKey(epoch=self.epoch, txid=TXID(self.txid), ms=self.txid_ms))
         if key in self.ideal:
             return
         made = {chunk_key(self.epoch, f"{next(self._names):064x}") for _ in range(fresh)}
@@ -153,4 +152,6 @@ class KeptWorld:
                 without.add(answer.manifest.name)
                 continue
             key = answer.segment.stored.key
-            times[str(key)] = tuple((TXID(txid), self.times[key.epoch, txid]) for txid in range(key.first, key.last + 1))
+            times[str(key)] = tuple(
+                (TXID(txid), self.times[key.epoch, txid]) for txid in range(key.first, key.last + 1)
+            )

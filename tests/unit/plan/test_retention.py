@@ -248,14 +248,15 @@ def test_a_mark_keeps_a_state_and_the_way_to_it_until_its_end() -> None:
 
 
 def test_chunks_that_a_snapshot_may_be_about_to_list_stay() -> None:
-    """TRAP: an unlisted chunk stays while it is young by the store's clock, while the owner's own snapshot may list
-    it, and while a snapshot that stays cannot be read.
+    """TRAP: chunks of a snapshot under way. They stay while young, in use, or possibly listed by what cannot be read.
 
     Seen to fail, one after the other, with each of the three guards taken out.
     """
     world = KeptWorld()
     world.litter()
-    chunk = next(name for name in world.rows if "/chunks/" in name and not name.endswith("x.zst") and int(name[-68:-4], 16) == 2)
+    chunk = next(
+        name for name in world.rows if "/chunks/" in name and not name.endswith("x.zst") and int(name[-68:-4], 16) == 2
+    )
     policy = RetentionPolicy(grace_seconds=0.0)
 
     def fate(**options: object) -> str:
@@ -429,8 +430,9 @@ def prune_and_crash(world: KeptWorld, draws: st.DataObject, policy: RetentionPol
 def test_what_is_promised_can_be_restored_at_every_moment(
     policy: RetentionPolicy, what_happens: list[str], draws: st.DataObject
 ) -> None:
-    """For any history and policy, every instant promised is restorable before, during and after every single deletion,
-    in any order that the plan allows, with a crash between any two and a fresh plan at a later time.
+    """For any history and policy, every instant promised is restorable before, during and after every deletion.
+
+    In any order that the plan allows, with a crash between any two and a fresh plan at a later time.
     """
     world = KeptWorld()
     for what in what_happens:
