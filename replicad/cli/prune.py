@@ -87,12 +87,15 @@ async def _look(invocation: Invocation, *, limit: int) -> Mapping[str, object]:
 
 
 async def _delete(invocation: Invocation, *, force: bool, limit: int, timeout_seconds: float) -> Mapping[str, object]:
-    path = f"/prune?limit={limit}"
-    try:
-        answer = await demand(invocation.control_socket(), path, method="POST", timeout_seconds=timeout_seconds)
-    except DaemonUnreachable:
-        return await _delete_from_here(invocation, force=force, limit=limit)
-    return {"deleted": True, "databases": answer["databases"]}
+    socket = invocation.settings.control_socket
+    if socket is not None:
+        try:
+            answer = await demand(socket, f"/prune?limit={limit}", method="POST", timeout_seconds=timeout_seconds)
+        except DaemonUnreachable:
+            pass
+        else:
+            return {"deleted": True, "source": "running replicad", "databases": answer["databases"]}
+    return await _delete_from_here(invocation, force=force, limit=limit)
 
 
 async def _delete_from_here(invocation: Invocation, *, force: bool, limit: int) -> Mapping[str, object]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from replicad.plan.inventory import Row
+    from replicad.plan.listing import ManifestObject
 
 WEEK = RetentionPolicy()
 SHORT = RetentionPolicy(pitr_window_seconds=3600.0, grace_seconds=0.0, min_snapshots=1)
@@ -332,13 +333,13 @@ def promised(world: KeptWorld, policy: RetentionPolicy) -> Iterator[tuple[Target
         if mark is not None and mark.until_ms > world.now_ms:
             yield AtTXID(mark.txid), mark.epoch
     for epoch in {tail.epoch for tail in line.orphans}:
-        yield from ((AtTXID(txid), epoch) for txid in _tail_within(world, epoch, window_ms))
+        yield from ((AtTXID(TXID(txid)), epoch) for txid in _tail_within(world, epoch, window_ms))
 
 
-def _by_the_book(whole: list[object], policy: RetentionPolicy, now_ms: int) -> set[int]:
+def _by_the_book(whole: list[ManifestObject], policy: RetentionPolicy, now_ms: int) -> set[int]:
     """Return the snapshots that the rules keep, by grouping them by calendar."""
     forms = {"hourly": "%Y-%m-%d %H", "daily": "%Y-%m-%d", "weekly": "%G-%V", "monthly": "%Y-%m", "yearly": "%Y"}
-    times = [found.key.ms for found in whole]  # type: ignore[attr-defined]
+    times = [found.key.ms for found in whole]
     kept: set[int] = set()
     for rule, keep in policy.keep.items():
         calendar: Callable[[int], str] = lambda number, rule=rule: (  # type: ignore[misc] # noqa: E731
