@@ -71,6 +71,20 @@ class KeptWorld:
             self.commit(1)
         self.epoch, self.txid, self.txid_ms, self.last_ms = after, txid, txid_ms, last_ms
 
+    def go_back(self, parent: Epoch, txid: int) -> None:
+        """Begin a new epoch that continues from long ago, as if what came since had never been."""
+        self.epoch, self.txid = Epoch(max(self.starts) + 1), txid
+        self.txid_ms = self.times[parent, txid]
+        self.starts[self.epoch] = start(self.epoch, parent, txid)
+        self.put(start_key(self.epoch))
+
+    def err(self) -> None:
+        """Commit with a clock that is two days ahead; the next owner's is right, and does not know."""
+        self.last_ms = max(self.last_ms, self.now_ms + 2 * DAY_MS)
+        self.commit(1)
+        self.take_over()
+        self.last_ms = 0
+
     def end(self) -> None:
         """End the epoch in order, and begin another."""
         self.put(end_key(self.epoch))

@@ -167,7 +167,7 @@ def test_a_clock_that_jumps_back_in_the_middle() -> None:
     """
     world = KeptWorld()
     days(world, 2)
-    world.last_ms = world.now_ms + 5 * DAY_MS  # a clock that was ahead, for a while
+    world.last_ms = world.now_ms + 8 * DAY_MS  # a clock that was ahead, for a while
     world.commit(1)
     world.take_over()
     world.last_ms = 0  # the next instance's is right, and does not know
@@ -226,6 +226,25 @@ def test_an_orphaned_tail_stays_for_the_window() -> None:
     plan = prune(world, WEEK)
     assert {verdict.reason for verdict in plan.deleted if verdict.kind == "segment"} >= {"orphaned_tail"}
     assert not [key for name in world.rows if (key := parse_segment(name)) is not None and key.epoch == dead]
+
+
+def test_what_an_orphaned_tail_rests_on_stays_with_it() -> None:
+    """A dead epoch that continued from another dead one is restorable, though what it continued from is older."""
+    world = KeptWorld()
+    days(world, 2)
+    world.take_over()
+    days(world, 12)
+    world.take_over()
+    days(world, 10, snapshots=False)
+    dead, txid = world.epoch, world.txid
+    world.go_back(Epoch(1), 3)
+    days(world, 6)
+    prune(world, WEEK)
+    assert world.restorable(world.rows, AtTXID(TXID(txid)), epoch=dead) == txid
+    days(world, 10)
+    prune(world, WEEK)
+    prune(world, WEEK)
+    assert line_of_history(world.history(world.rows)).orphans == ()
 
 
 # --- marks, rules, chunks --------------------------------------------------------------------------------
@@ -385,7 +404,7 @@ policies = st.builds(
 happenings = st.sampled_from(
     [
         *["hour", "day", "days", "commit", "commit", "snapshot", "snapshot"],
-        *["broken", "take_over", "end", "roll_up", "mark", "litter", "prune", "prune", "prune"],
+        *["broken", "take_over", "end", "roll_up", "mark", "litter", "err", "prune", "prune", "prune"],
     ]
 )
 
