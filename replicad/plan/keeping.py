@@ -148,7 +148,7 @@ class Keeping:
         later = [found for found in whole if begin is None or _order(found) > _order(begin)]
         movable = later[: max(int(begin is None), len(later) - self._policy.min_snapshots + 1)]
         self.later_ms |= {settled[found.name] + self._window_ms + self._grace_ms for found in movable}
-        if any(self.reasons.get(found.name) == GRACE for found in whole):
+        if GRACE in self.reasons.values():
             self.later_ms |= {self._inventory.modified_ms(found.name) + self._grace_ms for found in whole}
 
 
