@@ -124,6 +124,7 @@ class _Sorting:
         self._keeping = keeping
         self._now_ms = now_ms
         self._kept: list[Verdict] = []
+        self._full: set[Epoch] = set()  # epochs that keep a segment or a snapshot
 
     def plan(self, line: Line, expired: AbstractSet[str], in_use: AbstractSet[str]) -> RetentionPlan:
         listing, keeping = self._inventory.history.listing, self._keeping
@@ -143,11 +144,13 @@ class _Sorting:
 
     def _going(self, stored: Iterable[SegmentObject | ManifestObject]) -> Iterator[Verdict]:
         for found in stored:
-            reason = self._keeping.reasons.get(found.name)
+            name = found.name
+            reason = self._keeping.reasons.get(name)
             if reason is None:
-                yield self._verdict(found.name, "orphaned_tail" if found.name in self._orphaned else "outside_window")
+                yield self._verdict(name, "orphaned_tail" if name in self._orphaned else "outside_window")
             else:
-                self._kept.append(self._verdict(found.name, reason))
+                self._full.add(found.key.epoch)
+                self._kept.append(self._verdict(name, reason))
 
     def _marks(self, expired: AbstractSet[str]) -> Iterator[Verdict]:
         for mark in self._inventory.marks:
@@ -200,13 +203,10 @@ class _Sorting:
         A reader follows a line from its head down, until a parent has nothing. So from the oldest epoch that keeps
         something none may be missing, and those before it may go in any order.
         """
-        listing = self._inventory.history.listing
-        full = {found.key.epoch for found in listing.segments if found.name in self._keeping.reasons}
-        full |= {found.key.epoch for found in listing.manifests if found.name in self._keeping.reasons}
-        needed = set(full)
+        needed = set(self._full)
         for line in self._keeping.lines:
             epochs = [part.epoch for part in line.epochs]
-            oldest = next((number for number, epoch in enumerate(epochs) if epoch in full), len(epochs) - 1)
+            oldest = next((number for number, epoch in enumerate(epochs) if epoch in self._full), len(epochs) - 1)
             needed |= set(epochs[oldest:])
         return needed
 

@@ -112,6 +112,8 @@ def test_a_state_is_preserved_listed_and_given_up(replica: tuple[str, ...], tmp_
     (mark,) = answer(replicad, "preserve", *replica, "--list")["marks"]
     assert mark == made["preserved"]
     assert "before the move" in replicad("preserve", *replica, "--list").out
+    assert answer(replicad, "log", *replica)["preserved"] == [{"txid": 3, "until": mark["until"]}]
+    assert f"Preserved: TXID 3 until {mark['until']}" in replicad("log", *replica).out
     answer(replicad, "prune", *replica, *AT_ONCE, "--confirm")
     target = ("--output", str(tmp_path / "restored.db"), "--txid", "3")
     assert answer(replicad, "restore", *replica, *target)["txid"] == 3

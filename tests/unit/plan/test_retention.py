@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicad.errors import NoBackup
-from replicad.layout import MarkKey, parse_manifest, parse_mark, parse_segment
+from replicad.layout import parse_manifest, parse_mark, parse_segment
 from replicad.plan.line import line_of_history
 from replicad.plan.policy import RULES, Keep, RetentionPolicy, snapshots_kept
 from replicad.plan.retention import RetentionPlan, plan_retention
@@ -483,10 +483,3 @@ def test_a_replica_that_nothing_happens_to_comes_to_rest(
     world.now_ms += 1000 * DAY_MS
     late = plan_retention(world.inventory(), policy, now_ms=world.now_ms)
     assert {verdict.kind for verdict in late.deleted} <= {"record"}
-
-
-def test_a_mark_has_one_spelling() -> None:
-    """A mark's key says what it keeps, for how long, and is found again."""
-    key = MarkKey(txid=TXID(4711), epoch=Epoch(3), until_ms=1_800_000_000_000)
-    assert str(key) == "preserve/0000000000001267-00000003-1800000000000.json"
-    assert parse_mark(str(key)) == key

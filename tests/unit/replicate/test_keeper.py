@@ -134,7 +134,7 @@ async def test_off_is_off(stage: Stage) -> None:
 async def test_two_hours_of_difference_stop_deletion(stage: Stage, hours: float) -> None:
     """TRAP: two hours of clock difference to the store stop deletion, whichever clock is ahead; less does not.
 
-    Seen to fail with the check taken out: a clock a year ahead had deleted all but the newest snapshots.
+    Seen to fail with the check taken out.
     """
     clock = turned(stage)
     stage.flags |= SOME_DAYS
@@ -311,8 +311,7 @@ async def test_a_restore_in_flight(stage: Stage, tmp_path: Path, grace: str) -> 
 async def test_an_empty_database_over_the_good_head(stage: Stage) -> None:
     """TRAP: the app deletes the restored database at start and an empty one is streamed over the good head.
 
-    The last good state is preserved, loudly, and restorable long behind the window. Seen to fail without the mark: a
-    week later `restore --txid` of it said that it lies before the first state that can be restored.
+    The last good state is preserved, loudly, and restorable long behind the window. Seen to fail without the mark.
     """
     clock = turned(stage)
     stage.flags |= SOME_DAYS
