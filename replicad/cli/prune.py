@@ -152,6 +152,8 @@ async def _ownerless_epoch(store: ObjectStore, name: str, *, force: bool) -> Epo
 class _Unclaimed:
     """Nobody has claimed a later epoch; implements removal.Ownership."""
 
+    retiring = False
+
     def __init__(self, store: ObjectStore, epoch: Epoch) -> None:
         self._store = store
         self._epoch = epoch

@@ -107,12 +107,8 @@ class Keeping:
         """Return the line that ends in an epoch; None when it cannot be read any more."""
         try:
             return line_of_history(self._inventory.history, epoch=epoch)
-        except (
-            Damaged,
-            NoBackup,
-            UsageError,
-        ):  # without a start, or with one that contradicts another: nothing can be restored of it
-            return None
+        except (Damaged, NoBackup, UsageError):
+            return None  # without a start, or with one that contradicts another, nothing can be restored of it
 
     def _keep_window(
         self, line: Line, whole: Sequence[ManifestObject], settled: dict[str, int], at_ms: int, *, reason: str

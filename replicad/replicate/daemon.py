@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicad import __version__
-from replicad.errors import NotReady
+from replicad.errors import NotReady, OwnedByAnother
 from replicad.observe import events
 from replicad.observe.logging import get_logger
 from replicad.replicate.office import Office
@@ -202,6 +202,13 @@ class Daemon:
             ReplicadError: the store failed, or does not allow it.
         """
         self._must_be_in_place("retention", 0.0)
+        for office in self._offices:
+            if office.is_gone:
+                raise OwnedByAnother(
+                    database=office.station.database.path,
+                    found=office.standing.value,
+                    hint="Ask where its owner runs: only that one deletes.",
+                )
         keepers = [office.followed.follower.keeper for office in self._offices]
         found = await asyncio.gather(*(keeper.prune() for keeper in keepers))
         return {

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from replicad.errors import ClockDiffers, NoBackup, NotReady, OwnedByAnother, ReplicadError, StoreUnreachable
+from replicad.errors import ClockDiffers, Damaged, NoBackup, NotReady, OwnedByAnother, ReplicadError, StoreUnreachable
+from replicad.layout import start_key
 from replicad.observe import events
 from replicad.plan.mark import Mark, encode_mark
 from replicad.position import TXID
 from replicad.replicate.pruning import Pruning
+from replicad.replicate.removal import handing_over
 
 if TYPE_CHECKING:
     from replicad.replicate.following import Following
@@ -84,8 +86,9 @@ class Keeper:
         Raises:
             OwnedByAnother: another instance owns the database.
             ClockDiffers: nothing was deleted.
-            NotReady: what is stored changed faster than it could be looked at; it was not all deleted.
+            NotReady: what is stored changed faster than it could be looked at, or the database is being handed over.
             NoBackup: nothing is stored.
+            Damaged: what is stored is not the line that this instance writes.
             ReplicadError: the store failed, or did not allow it.
         """
         async with self._one_at_a_time:
@@ -95,16 +98,32 @@ class Keeper:
         tenure, txid = self._following.tenure, self._following.ledger.durable.txid
         if tenure.lost.is_set():
             raise OwnedByAnother(database=self._following.path, found="a later claim", hint="Only the owner deletes.")
+        if tenure.retiring:
+            raise handing_over()
         await tenure.until_may_ship()
         for _ in range(_ATTEMPTS):
             examined = await self._pruning.examine(probe=True)
             self._publish(examined)
+            self._must_be_our_line(examined)
             if await self._pruning.carry_out(examined, self._following.removal):
                 self._pruned_txid, self._next_ms = txid, examined.plan.next_ms
                 self._say_done(examined)
                 return examined
         found = "snapshots or preserve marks were stored meanwhile"
         raise NotReady(what="retention", timeout_seconds=0.0, found=found, hint="It is tried again.")
+
+    def _must_be_our_line(self, examined: Examined) -> None:
+        """Refuse a listing in which the epoch that is being written has no start.
+
+        Somebody deleted it, then, and until the next snapshot puts it back the line seems to end earlier: all that was
+        written in this epoch would pass for an orphaned tail.
+        """
+        epoch = self._following.lineage.epoch
+        head = max(examined.inventory.history.listing.starts)
+        if head != epoch:
+            raise Damaged(
+                what=start_key(epoch), where="listing", expected=f"epoch {epoch} as the newest", found=f"epoch {head}"
+            )
 
     async def _prune_unasked(self) -> None:
         clock, settings = self._following.tools.clock, self._following.settings
@@ -115,6 +134,8 @@ class Keeper:
             await self.prune()
         except NoBackup:
             self._pruned_txid = txid
+        except NotReady as error:
+            self._following.log.info(events.RETENTION_FAILED, error=str(error))
         except StoreUnreachable:
             self._not_before = clock.monotonic()  # the pause before a duty that failed is enough
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from replicad.errors import OwnedByAnother
+from replicad.errors import NotReady, OwnedByAnother
 from replicad.observe import events
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ BATCH_OBJECTS = 1_000  # what S3 deletes with one request
 
 class Ownership(Protocol):
     """Whether this instance may delete: see `Tenure`."""
+
+    retiring: bool
+    """Another instance is let go on: its claim, which is to come, is none to be surprised by."""
 
     async def still_owned(self) -> bool:
         """Look; False, for ever, once another one owns."""
@@ -55,12 +58,15 @@ class Removal:
         """Delete objects, in batches; safe to be cancelled, and to be called again with the same.
 
         Raises:
+            NotReady: the database is being handed over.
             OwnedByAnother: another instance owns the database by now; what was not deleted is its to judge.
             StoreUnreachable: some may be deleted.
             StoreRefused: the credentials do not allow it, or the objects are locked.
         """
         for first in range(0, len(verdicts), BATCH_OBJECTS):
             batch = verdicts[first : first + BATCH_OBJECTS]
+            if self._ownership.retiring:
+                raise handing_over()
             if not await self._ownership.still_owned():
                 raise OwnedByAnother(
                     database=self._store.url, found="a later claim", hint="Only the owner deletes; nothing was."
@@ -81,3 +87,9 @@ class Removal:
         )
         for observer in self.observers:
             observer(batch)
+
+
+def handing_over() -> NotReady:
+    """Return the error for what only an owner does that stays one."""
+    found = "the database is being handed over"
+    return NotReady(what="retention", timeout_seconds=0.0, found=found, hint="The next owner does it.")
