@@ -151,6 +151,11 @@ class ProofFailed(ReplicadError):
     exit_code = 2
 
 
+class ClockDiffers(ReplicadError):
+    """The clocks of this machine and of the store {store} differ by {difference}, so it is not known how old anything
+    is, and nothing was deleted. Set the clock that is wrong; until then history is kept longer than it was asked to."""
+
+
 # --- this machine ----------------------------------------------------------------------------
 
 

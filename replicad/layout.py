@@ -20,6 +20,9 @@ HANDOVER = "handover/"
 KEYRING = f"{CLAIMS}keyring"
 """Says that the replica is encrypted, and how: among the claims, because every reader and owner lists those."""
 
+PRESERVE = "preserve/"
+"""Marks that keep single states from retention."""
+
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
 _MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
@@ -31,6 +34,7 @@ _SEGMENT = re.compile(
     rf"epochs/{_EPOCH}/log/(?P<first>[0-9a-f]{{16}})-(?P<last>[0-9a-f]{{16}})-(?P<ms>{_MS})\.(?:seg|(?P<level>[1-9])\.segs)"
 )
 _MANIFEST = re.compile(rf"epochs/{_EPOCH}/snapshots/(?P<txid>[0-9a-f]{{16}})-(?P<ms>{_MS})\.json")
+_MARK = re.compile(rf"preserve/(?P<txid>[0-9a-f]{{16}})-{_EPOCH}-(?P<until>{_MS})\.json")
 _CHUNK = re.compile(rf"epochs/{_EPOCH}/chunks/(?P<name>[0-9a-f]{{64}})\.zst")
 
 
@@ -62,6 +66,18 @@ class ManifestKey:
 
     def __str__(self) -> str:
         return f"{snapshots_prefix(self.epoch)}{self.txid:016x}-{self.ms}.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkKey:
+    """A preserve mark's key taken apart: the state after `txid` on the line of `epoch`, kept until `until_ms`."""
+
+    txid: TXID
+    epoch: Epoch
+    until_ms: int  # Unix ms, UTC
+
+    def __str__(self) -> str:
+        return f"{PRESERVE}{self.txid:016x}-{self.epoch:08x}-{self.until_ms}.json"
 
 
 def epoch_prefix(epoch: Epoch) -> str:
@@ -159,6 +175,16 @@ def parse_manifest(key: str) -> ManifestKey | None:
     if match is None:
         return None
     return ManifestKey(epoch=Epoch(int(match["epoch"], 16)), txid=TXID(int(match["txid"], 16)), ms=int(match["ms"]))
+
+
+def parse_mark(key: str) -> MarkKey | None:
+    """Return a preserve mark's key taken apart, or None for any other key."""
+    match = _MARK.fullmatch(key)
+    if match is None:
+        return None
+    return MarkKey(
+        txid=TXID(int(match["txid"], 16)), epoch=Epoch(int(match["epoch"], 16)), until_ms=int(match["until"])
+    )
 
 
 def parse_chunk(key: str) -> tuple[Epoch, str] | None:

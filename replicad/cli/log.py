@@ -64,8 +64,10 @@ async def _log(
     from replicad.cli.replica import open_replica, summary  # noqa: PLC0415
     from replicad.cli.transactions import read_entries  # noqa: PLC0415
     from replicad.plan.line import line_of_history  # noqa: PLC0415
+    from replicad.plan.target import format_ms  # noqa: PLC0415
     from replicad.position import Epoch  # noqa: PLC0415
     from replicad.restore.history import read_history  # noqa: PLC0415
+    from replicad.restore.preserve import list_marks  # noqa: PLC0415
 
     since_ms = instant_ms(since, where="--since") if since is not None else None
     database = invocation.only_database()
@@ -73,10 +75,12 @@ async def _log(
     async with open_replica(invocation.settings, database, concurrency=_CONCURRENCY) as store:
         line = line_of_history(await read_history(store, epoch=wanted), epoch=wanted)
         entries = await read_entries(store, line, limit=limit, since_ms=since_ms)
+        marks = await list_marks(store)
         return {
             "database": database.name,
             "replica": store.url,
             **summary(line),
+            "preserved": [{"txid": mark.txid, "until": format_ms(mark.until_ms)} for mark in marks],
             "entries": [entry.as_json() for entry in entries],
         }, entries
 
@@ -103,6 +107,9 @@ def _text(answer: Mapping[str, object], entries: list[Entry]) -> str:
         "",
         f"Restorable: {first} to {last}{gaps}",
     ]
+    preserved = answer["preserved"]
+    if isinstance(preserved, list):
+        lines += [f"Preserved: TXID {mark['txid']} until {mark['until']}" for mark in preserved]
     tails = answer["orphaned_tails"]
     if isinstance(tails, list):
         lines += [_tail(tail) for tail in tails]

@@ -27,6 +27,8 @@ COMMANDS = {
     "snapshot": "Have the running replicad take a snapshot now.",
     "status": "Show what the running replicad does, or what the store holds.",
     "log": "List transactions and restore points.",
+    "preserve": "Keep a state from retention until a date.",
+    "prune": "Show what retention deletes and keeps, and why; delete with --confirm.",
     "wait": "Return when the running replicad is ready.",
     "doctor": "Check the store, permissions, SQLite, disk and clock, and say what to do.",
     "key": "Make an encryption key, or show which keys a replica needs.",

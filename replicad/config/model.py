@@ -9,6 +9,7 @@ import msgspec
 
 from replicad.config.secret import Secret  # noqa: TC001 - likewise
 from replicad.encryption.keys import EncryptionKey, parse_keys
+from replicad.plan.policy import RULES, Keep, RetentionPolicy
 from replicad.store.options import StoreOptions
 
 
@@ -58,6 +59,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     restore_concurrency: int
     restore_memory_bytes: int
 
+    retention: Literal["on", "off"]
+    pitr_window_seconds: float
+    keep_last: Keep
+    keep_hourly: Keep
+    keep_daily: Keep
+    keep_weekly: Keep
+    keep_monthly: Keep
+    keep_yearly: Keep
+    min_snapshots: int
+    prune_grace_seconds: float
+    retention_interval_seconds: float
+    preserve_replaced_seconds: float
+
     connect_timeout_seconds: float
     request_timeout_seconds: float
     retry_timeout_seconds: float
@@ -89,6 +103,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def encryption_keys(self) -> tuple[EncryptionKey, ...]:
         """The keys of the replicas, the one that encrypts first; none: they are not encrypted."""
         return parse_keys(self.encryption_key.reveal()) if self.encryption_key else ()
+
+    @property
+    def retention_policy(self) -> RetentionPolicy:
+        """What retention promises with these settings."""
+        return RetentionPolicy(
+            pitr_window_seconds=self.pitr_window_seconds,
+            grace_seconds=self.prune_grace_seconds,
+            min_snapshots=self.min_snapshots,
+            keep={rule: getattr(self, f"keep_{rule}") for rule in RULES},
+        )
 
     def store_options(self, *, concurrency: int) -> StoreOptions:
         """Return how a store is opened with these settings; `concurrency` is the requests under way at once."""

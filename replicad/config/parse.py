@@ -13,18 +13,22 @@ from replicad.config.secret import Secret
 from replicad.config.setting import Kind, Setting
 from replicad.config.units import parse_duration, parse_size
 from replicad.errors import UsageError
+from replicad.plan.policy import Keep
 from replicad.store.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MAX_PORT = 65535
+_MOST_KEPT = 1_000_000  # snapshots, or hours: a century
+_LEAST_KEPT_SECONDS = 3600.0
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})")
 _EXPECTED = {
     Kind.DURATION: "a duration with its unit (ms, s, m, h, d, w)",
     Kind.SIZE: "a size (bytes, kB, MB, GB, TB, KiB, MiB, GiB, TiB)",
     Kind.COUNT: "a whole number",
     Kind.NUMBER: "a number",
+    Kind.KEEP: "a count, or a duration with its unit (h, d, w),",
     Kind.PATH: "a path",
     Kind.TEXT: "text",
     Kind.COMMAND: "a shell command",
@@ -89,6 +93,18 @@ def _number(text: str) -> float:
     return value
 
 
+def _keep(text: str) -> Keep:
+    if text.strip().isdecimal():
+        count = _count(text)
+        if count > _MOST_KEPT:
+            raise ValueError(text)
+        return Keep(count=count)
+    seconds = parse_duration(text)
+    if not _LEAST_KEPT_SECONDS <= seconds <= _MOST_KEPT * _LEAST_KEPT_SECONDS:
+        raise ValueError(text)
+    return Keep(within_seconds=seconds)
+
+
 def _text(text: str) -> str:
     if not text.strip() or "\0" in text:
         raise ValueError(text)
@@ -117,6 +133,7 @@ _PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.SIZE: parse_size,
     Kind.COUNT: _count,
     Kind.NUMBER: _number,
+    Kind.KEEP: _keep,
     Kind.CHOICE: str,
     Kind.PATH: _path,
     Kind.TEXT: _text,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicad.config.database_settings import CAPTURE, REPLICA, RESTORE, STORE, STORING
 from replicad.config.process_settings import OBSERVING, OWNING, RUNNING
+from replicad.config.retention_settings import KEEPING
 
 if TYPE_CHECKING:
     from replicad.config.setting import Setting
@@ -18,6 +19,7 @@ SETTINGS: tuple[Setting, ...] = (
     *CAPTURE,
     *STORING,
     *RESTORE,
+    *KEEPING,
     *STORE,
     *OWNING,
     *RUNNING,

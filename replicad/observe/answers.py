@@ -65,7 +65,12 @@ class Answers:
 
     def all(self) -> list[web.RouteDef]:
         """Return every route, for those who may change something."""
-        return [*self.reading(), web.post("/sync", self._sync), web.post("/snapshot", self._snapshot)]
+        return [
+            *self.reading(),
+            web.post("/sync", self._sync),
+            web.post("/snapshot", self._snapshot),
+            web.post("/prune", self._prune),
+        ]
 
     @web.middleware
     async def _answer_errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -126,6 +131,13 @@ class Answers:
 
     async def _snapshot(self, _request: web.Request) -> web.Response:
         return self._json(await self._control.snapshot())
+
+    async def _prune(self, request: web.Request) -> web.Response:
+        text = request.query.get("limit", "20")
+        if not text.isdecimal():
+            hint = "Left out, it is 20; 0 is all."
+            raise UsageError(where="limit", expected="a whole number", found=repr(text), hint=hint)
+        return self._json(await self._control.prune(limit=int(text)))
 
 
 def _http_status(error: ReplicadError) -> HTTPStatus:

@@ -71,6 +71,12 @@ ROLL_UP_REFUSED: Final = "roll_up_refused"  # an object is damaged, or does not 
 PUSH_PROGRESSED: Final = "push_progressed"
 PUSHED: Final = "pushed"  # a file is the newest state of the replica
 LITESTREAM_READ: Final = "litestream_read"  # its newest state is put together, every checksum holds
+OBJECTS_DELETED: Final = "objects_deleted"  # by retention: how many, how large, and for which reasons
+OBJECT_DELETED: Final = "object_deleted"  # one of them, at level debug: its key and the reason
+RETENTION_DONE: Final = "retention_done"  # what is stored now, from when on any moment can be restored
+RETENTION_FAILED: Final = "retention_failed"  # nothing more is deleted until the next time; replication goes on
+CLOCK_DIFFERS: Final = "clock_differs"  # two hours or more from the store's: nothing is deleted
+STATE_PRESERVED: Final = "state_preserved"  # a much smaller database came in its place: the good one is kept
 
 # --- restore ---------------------------------------------------------------------------------
 RESTORE_STARTED: Final = "restore_started"

@@ -9,6 +9,7 @@
 | GET / | yes | yes | a page to look at |
 | POST /sync?timeout_seconds=60 | no | yes | JSON, when all that was committed at the call is durable |
 | POST /snapshot | no | yes | JSON, when a snapshot is durable |
+| POST /prune?limit=20 | no | yes | JSON, when what retention lets go is deleted; `limit` is of single objects named |
 
 An error is JSON with `error` (the class), `message` and `exit_code`.
 
@@ -63,6 +64,10 @@ class Control(Protocol):
 
     async def snapshot(self) -> Mapping[str, object]:
         """Take a snapshot of each database; return when it is durable."""
+        ...
+
+    async def prune(self, *, limit: int) -> Mapping[str, object]:
+        """Delete what retention lets go; return what went and what stayed, and at most `limit` objects of each."""
         ...
 
 

@@ -56,6 +56,15 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     restore_seconds: float | None = None
     sqlite_vulnerable: bool | None = None
 
+    window_begin_ms: int | None = None
+    clock_difference_seconds: float | None = None
+    preserve_marks: int | None = None
+    states_preserved: int = 0
+    stored_objects: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by kind
+    stored_bytes: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by kind
+    deleted_objects: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by reason
+    deleted_bytes: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by reason
+
     transactions: int = 0
     captured_bytes: int = 0
     segments: int = 0
@@ -189,6 +198,35 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _gauge(
         "sqlite_vulnerable", "sqlite_vulnerable", "1 when the application's SQLite is known to have the WAL-reset bug."
     ),
+    _gauge(
+        "window_begin_ms",
+        "window_begin_timestamp_seconds",
+        "From here on any moment can be restored, as of the last run of retention.",
+        0.001,
+    ),
+    _gauge(
+        "clock_difference_seconds",
+        "store_clock_difference_seconds",
+        "By how much the store's clock is ahead; from two hours on, either way, nothing is deleted.",
+    ),
+    _gauge("preserve_marks", "preserve_marks", "Preserve marks in force."),
+    Row(
+        field="stored_objects",
+        name="replicad_stored_objects",
+        kind="gauge",
+        help="Objects stored, as of the last run of retention.",
+        label="kind",
+    ),
+    Row(
+        field="stored_bytes",
+        name="replicad_stored_bytes",
+        kind="gauge",
+        help="Bytes stored, as of the last run of retention.",
+        label="kind",
+    ),
+    _counter("states_preserved", "states_preserved", "States that were preserved because a much smaller one came."),
+    _counter("deleted_objects", "deleted_objects", "Objects deleted by retention.", "reason"),
+    _counter("deleted_bytes", "deleted_bytes", "Bytes deleted by retention.", "reason"),
     _counter("transactions", "transactions", "Transactions captured."),
     _counter("captured_bytes", "captured_bytes", "Page bytes captured."),
     _counter("segments", "segments", "Segments made durable."),

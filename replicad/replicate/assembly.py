@@ -9,6 +9,7 @@ from replicad.replicate.boot import Boot, Booted
 from replicad.replicate.follower import Follower
 from replicad.replicate.following import Following
 from replicad.replicate.ledger import Ledger
+from replicad.replicate.removal import Removal
 from replicad.replicate.ship import Shipper
 from replicad.replicate.snapshots import Snapshots
 
@@ -73,6 +74,7 @@ def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
         ledger=ledger,
         shipper=shipper,
         snapshots=snapshots,
+        removal=Removal(station.store, tenure, metrics, station.log),
         tools=tools,
         metrics=metrics,
         log=station.log,

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicad import __version__
-from replicad.errors import NotReady
+from replicad.errors import NotReady, OwnedByAnother
 from replicad.observe import events
 from replicad.observe.logging import get_logger
 from replicad.replicate.office import Office
 from replicad.replicate.standing import Standing
 from replicad.replicate.station import Station
 from replicad.replicate.status import database_status, instant
+from replicad.replicate.verdicts import as_json
 from replicad.store.database import database_store
 from replicad.store.open import open_store
 
@@ -189,6 +190,32 @@ class Daemon:
                     "chunks": len(manifest.chunks),
                 }
                 for office, manifest in zip(self._offices, manifests, strict=True)
+            ]
+        }
+
+    async def prune(self, *, limit: int) -> Mapping[str, object]:
+        """Delete what retention lets go of each database; return what went and what stayed.
+
+        Raises:
+            NotReady: a database is not in place yet.
+            OwnedByAnother: another instance took over.
+            ReplicadError: the store failed, or does not allow it.
+        """
+        self._must_be_in_place("retention", 0.0)
+        for office in self._offices:
+            if office.is_gone:
+                raise OwnedByAnother(
+                    database=office.station.database.path,
+                    found=office.standing.value,
+                    hint="Ask where its owner runs: only that one deletes.",
+                )
+        keepers = [office.followed.follower.keeper for office in self._offices]
+        found = await asyncio.gather(*(keeper.prune() for keeper in keepers))
+        return {
+            "databases": [
+                {"name": office.station.database.name, "replica": office.station.store.url}
+                | dict(as_json(examined, limit=limit))
+                for office, examined in zip(self._offices, found, strict=True)
             ]
         }
 

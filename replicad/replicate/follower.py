@@ -19,6 +19,7 @@ from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known
 from replicad.replicate.duties import do_all
 from replicad.replicate.following import record_state
+from replicad.replicate.keeper import Keeper
 from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
 from replicad.replicate.opened import open_source
@@ -75,6 +76,8 @@ class Follower:
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
         following.metrics.durable_txid = self._last_txid
         following.metrics.durable_ms = self._last_ms or None
+        self._last_pages = stored.known[0].position.pages if stored.known else 0
+        self.keeper = Keeper(following, store)
 
     async def run(self) -> None:
         """Open, follow, and again; beside that, keep to `max_lag` and do the duties."""
@@ -86,7 +89,7 @@ class Follower:
             group.create_task(self._follow())
 
     def _duties(self) -> list[Duty]:
-        return [RollingUp(self.following, self._store)]
+        return [RollingUp(self.following, self._store), self.keeper]
 
     async def _follow(self) -> None:
         while True:
@@ -264,6 +267,8 @@ class Follower:
         self._session = session
         following.metrics.capturing = True
         try:
+            if opened.opening.continuity is Continuity.LOST:
+                self.keeper.note_replaced(before_pages=self._last_pages, pages=opened.opening.table.pages)
             if compare:
                 await session.resynchronise("database_replaced")
             elif opened.opening.known is not None:
@@ -379,6 +384,7 @@ class Follower:
     def _remember(self, capture: Capture, *, drained: bool) -> None:
         """Keep what the next session can go on from; without a drained session, that is nothing but the numbers."""
         self._last_txid, self._last_ms = TXID(capture.next_txid - 1), capture.last_ms
+        self._last_pages = capture.table.pages
         self._table, self._known = None, []
         if not drained:
             return

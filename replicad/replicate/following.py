@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from replicad.replicate.capture import Capture
     from replicad.replicate.ledger import Ledger
     from replicad.replicate.lineage import Lineage
+    from replicad.replicate.removal import Removal
     from replicad.replicate.ship import Shipper
     from replicad.replicate.snapshots import Snapshots
     from replicad.replicate.tenure import Tenure
@@ -44,6 +45,7 @@ class Following:
     ledger: Ledger
     shipper: Shipper
     snapshots: Snapshots
+    removal: Removal
     tools: Tools
     metrics: DatabaseMetrics
     log: FilteringBoundLogger

@@ -344,6 +344,7 @@ class Office:
 
     async def freeze(self) -> None:
         """Keep the application's writers out, or stop it."""
+        self.tenure.retiring = True
         self._stand(Standing.HANDING_OVER)
         self._frozen_at = self.station.tools.clock.monotonic()
         if self.station.settings.on_handover == "stop":
@@ -363,6 +364,7 @@ class Office:
 
     async def thaw(self, *, ship: bool) -> None:
         """Let the writers go on; with `ship` False, into no epoch until one is ours."""
+        self.tenure.retiring = not ship
         if not ship:
             self.tenure.close()
         await self.followed.follower.thaw("handover")

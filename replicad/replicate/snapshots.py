@@ -7,6 +7,7 @@ as a snapshot is at the same time the proof that capture has missed nothing so f
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replicad.errors import ProofFailed
@@ -17,7 +18,7 @@ from replicad.snapshot import Chunk, Manifest, chunk_pages, compress_chunk, enco
 from replicad.sqlite.image import split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from replicad.host.threads import Threads
     from replicad.observe.metrics import DatabaseMetrics
@@ -87,6 +88,7 @@ class Snapshots:
         self._found: dict[int, Chunk] = {}  # by number: stored, and not written to since
         self._sending: dict[int, asyncio.Task[None]] = {}  # likewise, but on their way
         self._uploads: set[asyncio.Task[None]] = set()  # on their way, whether or not they were written to since
+        self._under_way = asyncio.Lock()  # while one is
 
     def resume(self, newest: Manifest | None) -> None:
         """Begin with another capture: what was written before is not known, so every chunk is read once."""
@@ -95,6 +97,16 @@ class Snapshots:
         if newest is not None:
             self._stored |= {chunk.name: chunk for chunk in newest.chunks}
 
+    def in_use(self) -> frozenset[str]:
+        """Return the keys of the chunks that the next snapshot may list without sending them again."""
+        return frozenset(chunk.key for chunk in self._stored.values())
+
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """Wait until no snapshot is under way, and let none begin."""
+        async with self._under_way:
+            yield
+
     async def store(self, pins: Pins, *, reason: str, now_ms: int) -> tuple[Manifest, Pinned]:
         """Store the chunks that are new, then the manifest; return it with the state it is of.
 
@@ -102,6 +114,10 @@ class Snapshots:
             ProofFailed: the database is not as the page table says; nothing was stored that counts.
             StateMoved: no state could be held still long enough; what was stored by then need not be sent again.
         """
+        async with self._under_way:
+            return await self._take(pins, reason=reason, now_ms=now_ms)
+
+    async def _take(self, pins: Pins, *, reason: str, now_ms: int) -> tuple[Manifest, Pinned]:
         await self._shipper.until_may_ship()
         if self.newest is not None:
             await self._look_after(self.newest)

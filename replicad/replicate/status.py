@@ -61,6 +61,8 @@ def _followed(office: Office, *, now_ms: int) -> Mapping[str, object]:
         "snapshot_txid": newest.txid if newest else None,
         "snapshot_at": instant(newest.created_ms) if newest else None,
         "snapshot_stored_bytes": newest.stored_bytes if newest else None,
+        "window_begin": instant(metrics.window_begin_ms),
+        "preserve_marks": metrics.preserve_marks,
         "store_reachable": metrics.store_reachable,
     }
 

@@ -56,6 +56,7 @@ class Tenure:
         self.start: EpochStart | None = None  # where it continues from
         self.claimed = asyncio.Event()
         self.lost = asyncio.Event()  # another instance has claimed this epoch, or a later one
+        self.retiring = False  # another instance has asked for the database, and is being let go on
         self.outgrown = False  # somebody wrote on behind what stands here: it is not the newest state
         self._open = asyncio.Event()
         self._open.set()

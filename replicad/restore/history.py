@@ -15,6 +15,7 @@ from replicad.restore.together import gather_bounded
 
 if TYPE_CHECKING:
     from replicad.ownership.records import EpochEnd, EpochStart
+    from replicad.plan.listing import Listing
     from replicad.store.protocol import ObjectStore
 
 _MAX_CHUNKS_IN_A_ROW = 1_000
@@ -56,7 +57,13 @@ async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concur
 
 async def _read(store: ObjectStore, epoch: Epoch | None, concurrency: int) -> History:
     claims, objects = await gather_bounded((partial(_list_claims, store), partial(_list_epochs, store)), 2)
-    listing = read_listing(claims + objects)
+    return await history_of(store, read_listing(claims + objects), epoch=epoch, concurrency=concurrency)
+
+
+async def history_of(
+    store: ObjectStore, listing: Listing, *, epoch: Epoch | None = None, concurrency: int = CONCURRENCY
+) -> History:
+    """Return the history that was listed, with its starts and ends; raises what `read_history` raises, at once."""
     ends = sorted(listing.ends & {max(listing.starts, default=None), epoch})
     starts = sorted(listing.starts)
     found_starts = await gather_bounded((partial(_start, store, number) for number in starts), concurrency)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from replicad.errors import UsageError
 
-_UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_instant(text: str, *, now: datetime) -> int:
@@ -35,7 +35,7 @@ def parse_instant(text: str, *, now: datetime) -> int:
             found=repr(text),
             hint="`replicad log` lists the instants that can be restored.",
         )
-    return (found - _UNIX_EPOCH) // timedelta(milliseconds=1)
+    return (found - UNIX_EPOCH) // timedelta(milliseconds=1)
 
 
 def _iso(text: str) -> datetime | None:

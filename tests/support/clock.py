@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from replicad.host.clock import SystemClock
+
 
 class ManualClock:
     """Wall and monotonic time under the test's control; implements `replicad.host.clock.Clock`.
@@ -33,3 +35,23 @@ class ManualClock:
     def turn_wall(self, seconds: float) -> None:
         """Set the wall clock forwards or (negative) backwards, as NTP or an operator does."""
         self._now_ms += seconds * 1_000
+
+
+class TurnedClock:
+    """The machine's own clock, whose wall time the test has turned forwards or back."""
+
+    def __init__(self) -> None:
+        self._clock = SystemClock()
+        self._turned_ms = 0
+
+    def now_ms(self) -> int:
+        """Return the wall time as it was turned, Unix milliseconds, UTC."""
+        return self._clock.now_ms() + self._turned_ms
+
+    def monotonic(self) -> float:
+        """Return seconds since an arbitrary instant; never less than before."""
+        return self._clock.monotonic()
+
+    def turn_wall(self, seconds: float) -> None:
+        """Set the wall clock forwards or (negative) backwards."""
+        self._turned_ms += round(seconds * 1000)

@@ -155,7 +155,7 @@ class StoredHistory:
         }
         line: list[Stretch] = []
         epoch, until = max(starts), None
-        while epoch:
+        while epoch in starts:  # of a parent that retention left nothing of, there is no start
             start = starts[epoch]
             line.append(Stretch(epoch=epoch, after=start.parent_txid, until=until))
             epoch, until = start.parent_epoch, start.parent_txid

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicad import layout
-from replicad.layout import ManifestKey, SegmentKey
+from replicad.layout import ManifestKey, MarkKey, SegmentKey
 from replicad.position import TXID, Epoch
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ KEYS = {
         ManifestKey(epoch=Epoch(42), txid=TXID(255), ms=0),
     ),
     f"epochs/0000002a/chunks/{NAME}.zst": ("chunk", (42, NAME)),
+    "preserve/00000000000000ff-0000002a-1700000000000.json": (
+        "mark",
+        MarkKey(txid=TXID(255), epoch=Epoch(42), until_ms=1_700_000_000_000),
+    ),
 }
 PARSERS = {
     "claim": layout.parse_claim,
@@ -46,6 +50,7 @@ PARSERS = {
     "segment": layout.parse_segment,
     "manifest": layout.parse_manifest,
     "chunk": layout.parse_chunk,
+    "mark": layout.parse_mark,
 }
 
 

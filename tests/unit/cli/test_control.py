@@ -40,6 +40,10 @@ class Answers:
         """Return a TXID."""
         return {"txid": 7}
 
+    async def prune(self, *, limit: int) -> Mapping[str, object]:
+        """Return the limit."""
+        return {"limit": limit}
+
 
 @pytest.fixture
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -65,6 +69,9 @@ async def test_answers_of_any_size(path: Path) -> None:
     assert len(str((await demand(path, "/status"))["text"])) == 300_000
     assert await demand(path, "/sync?timeout_seconds=2", method="POST") == {"timeout_seconds": 2.0}
     assert await demand(path, "/snapshot", method="POST") == {"txid": 7}
+    assert await demand(path, "/prune?limit=3", method="POST") == {"limit": 3}
+    with pytest.raises(UsageError, match="limit"):
+        await demand(path, "/prune?limit=some", method="POST")
 
 
 @pytest.mark.parametrize(

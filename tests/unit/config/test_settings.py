@@ -19,6 +19,7 @@ WRONG = {
     Kind.SIZE: "1 parsec",
     Kind.COUNT: "1.5",
     Kind.NUMBER: "much",
+    Kind.KEEP: "30 minutes",
     Kind.CHOICE: "maybe",
     Kind.PATH: " ",
     Kind.TEXT: " ",

@@ -57,6 +57,10 @@ class Daemon:
         """Return a TXID."""
         return {"txid": 7}
 
+    async def prune(self, *, limit: int) -> Mapping[str, object]:
+        """Return the limit."""
+        return {"limit": limit}
+
 
 class Served:
     """A server on both kinds of address, and clients for them."""
