@@ -1,0 +1,57 @@
+"""The objects that a restore of the newest state needs, checked one by one: all that is wrong, not only the first."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from replicad.errors import Damaged, HistoryGap, ObjectMissing, TargetOutsideWindow
+from replicad.plan.restore import RestorePlan, plan_restore
+from replicad.plan.target import Latest
+from replicad.restore.together import gather_bounded
+from replicad.restore.verification.faults import Faults, RawFault, fault_of
+from replicad.restore.verify_object import kind_of, verify_object
+from replicad.snapshot import decode_manifest
+
+if TYPE_CHECKING:
+    from replicad.plan.line import Line
+    from replicad.restore.fetch import Fetch
+
+_BATCH = 64
+
+
+async def check_newest(fetch: Fetch, line: Line) -> tuple[str | None, Faults]:
+    """Return the newest state's snapshot and what is wrong with the objects; None when the listing has a gap there."""
+    faults = Faults()
+    try:
+        plan = plan_restore(line, Latest())
+    except (HistoryGap, TargetOutsideWindow):
+        return None, faults
+    if not isinstance(plan, RestorePlan):
+        return None, faults
+    name = plan.manifest.name
+    objects = {part.name: part.stored.stored.size_bytes for part in plan.segments}
+    objects[name] = plan.manifest.size_bytes
+    try:
+        manifest = decode_manifest(await fetch.read(name), what=name)
+    except (Damaged, ObjectMissing):  # found again, with the others
+        pass
+    else:
+        objects |= {chunk.key: chunk.stored_bytes for chunk in manifest.chunks}
+    waiting = iter(objects.items())
+    while batch := list(islice(waiting, _BATCH)):
+        checks = (partial(check, fetch, key, size_bytes, line.database_id) for key, size_bytes in batch)
+        for fault in await gather_bounded(checks, fetch.concurrency):
+            if fault is not None:
+                faults.add(fault)
+    return name, faults
+
+
+async def check(fetch: Fetch, key: str, size_bytes: int, database_id: str) -> RawFault | None:
+    """Return what is wrong with one object, None when it is sound."""
+    try:
+        await verify_object(fetch, key, size_bytes, database_id=database_id)
+    except (Damaged, ObjectMissing) as error:
+        return fault_of(key, kind_of(key), error)
+    return None
