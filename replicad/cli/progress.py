@@ -1,4 +1,4 @@
-"""How far a restore is: a bar on a terminal, a log line now and then elsewhere, on standard error both."""
+"""How far a restore or a verification is: a bar on a terminal, else a log line now and then; on standard error."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 
 
-def progress_for(stream: TextIO, name: str) -> Progress:
-    """Return what shows the progress of a restore of the database `name` on a stream."""
-    return Bar(stream, name) if stream.isatty() else Lines(name)
+def progress_for(stream: TextIO, name: str, *, doing: str = "restoring", event: str = RESTORE_PROGRESSED) -> Progress:
+    """Return what shows on a stream how far something is that reads the replica of the database `name`.
+
+    Args:
+        stream: standard error.
+        name: the database's.
+        doing: what a person is told is being done.
+        event: the log line's.
+    """
+    return Bar(stream, f"{doing} {name}") if stream.isatty() else Lines(name, event=event)
 
 
 class Bar:
     """A bar with size, speed and time left."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: TextIO, title: str) -> None:
         # Imported here: only a terminal needs it.
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import (  # noqa: PLC0415
@@ -40,7 +47,7 @@ class Bar:
             TransferSpeedColumn,
         )
 
-        self._name = name
+        self._title = title
         self._bar: RichProgress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,7 +63,7 @@ class Bar:
         """Show the bar, from the beginning."""
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task(f"restoring {self._name}", total=total_bytes)
+            self._task = self._bar.add_task(self._title, total=total_bytes)
         else:
             self._bar.reset(self._task, total=total_bytes)
 
@@ -73,9 +80,12 @@ class Bar:
 class Lines:
     """A log line at most every few seconds."""
 
-    def __init__(self, name: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, monotonic: Callable[[], float] = time.monotonic, *, event: str = RESTORE_PROGRESSED
+    ) -> None:
         self._log = get_logger(database=name)
         self._monotonic = monotonic
+        self._event = event
         self._total_bytes = 0
         self._done_bytes = 0
         self._said_at = monotonic()
@@ -90,7 +100,7 @@ class Lines:
         now = self._monotonic()
         if now - self._said_at >= _LINE_SECONDS:
             self._said_at = now
-            self._log.info(RESTORE_PROGRESSED, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
+            self._log.info(self._event, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
 
     def finished(self) -> None:
         """Say nothing: the end has an event of its own."""

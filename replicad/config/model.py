@@ -63,6 +63,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_secret_access_key: Secret | None
     s3_session_token: Secret | None
 
+    drill_interval_seconds: float
+    drill_folder: Path | None  # None: the folder of the database
+    drill_timeout_seconds: float
+    assertions: tuple[str, ...] | None
+    assertion_timeout_seconds: float
+
     handover_poll_interval_seconds: float
     handover_timeout_seconds: float
     on_handover: Literal["freeze", "stop"]

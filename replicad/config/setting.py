@@ -21,6 +21,7 @@ class Kind(StrEnum):
     ADDRESS = "address"
     SECRET = "secret"  # noqa: S105 - the name of a kind
     DATABASES = "databases"
+    STATEMENTS = "SQL statements"
 
 
 class Section(StrEnum):
@@ -31,6 +32,7 @@ class Section(StrEnum):
     STORING = "Segments and snapshots"
     RESTORE = "Restore"
     STORE = "Reaching the store"
+    PROVING = "Drills"
     OWNING = "Ownership and handover"
     RUNNING = "Running"
     OBSERVING = "Observing"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicad.config.database_settings import CAPTURE, REPLICA, RESTORE, STORE, STORING
 from replicad.config.process_settings import OBSERVING, OWNING, RUNNING
+from replicad.config.proving_settings import PROVING
 
 if TYPE_CHECKING:
     from replicad.config.setting import Setting
@@ -19,6 +20,7 @@ SETTINGS: tuple[Setting, ...] = (
     *STORING,
     *RESTORE,
     *STORE,
+    *PROVING,
     *OWNING,
     *RUNNING,
     *OBSERVING,

@@ -61,6 +61,7 @@ EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the n
 EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
 # --- keeping the history ---------------------------------------------------------------------
+VERIFY_PROGRESSED: Final = "verify_progressed"
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
 
 # --- restore ---------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class Answer:
 
 
 def open_restored(path: Path) -> None:
-    """Open a restored file, as an application would, and read from it; SQLite's check tells of one that is unreadable."""
+    """Open a restored file and read from it, as an application would; what is unreadable SQLite's check tells of."""
     connection = _connect(path)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()

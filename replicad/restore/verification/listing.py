@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from replicad.plan.line import History, Line
     from replicad.restore.fetch import Fetch
     from replicad.restore.verification.inventory import Inventory
+    from replicad.restore.verification.request import Reported
     from replicad.snapshot import Manifest
     from replicad.store.protocol import ObjectStore
 
@@ -58,7 +59,7 @@ class Lister:
         fetch: reads documents from it.
         inventory: is filled with all that is listed.
         promised_ms: from when on every instant was promised (Unix ms); None: from the first stored one on.
-        reported_txid: was reported durable before the first look.
+        reported: what was reported durable before the first look.
     """
 
     def __init__(
@@ -68,13 +69,13 @@ class Lister:
         inventory: Inventory,
         *,
         promised_ms: int | None,
-        reported_txid: TXID | None,
+        reported: Reported | None,
     ) -> None:
         self._store = store
         self._fetch = fetch
         self._inventory = inventory
         self._promised_ms = promised_ms
-        self._reported_txid = reported_txid
+        self._reported = reported
 
     async def look(self, suspects: AbstractSet[str] = NO_SUSPECTS) -> Look:
         """Look once.
@@ -125,8 +126,11 @@ class Lister:
     def _look_at_gaps(self, look: Look, line: Line) -> None:
         for gap in gaps(line, promised_ms=self._promised_ms):
             look.faults.add(_fault_of_gap(line, gap, "no object that is left leads to it"))
-        if self._reported_txid is not None and self._reported_txid > line.last_txid:
-            gap = Stretch(first=TXID(line.last_txid + 1), last=self._reported_txid)
+        reported = self._reported
+        if reported is None or (reported.database_id, reported.epoch) != (line.database_id, line.head):
+            return  # another instance owns the database by now: what it went on from is the line
+        if reported.txid > line.last_txid:
+            gap = Stretch(first=TXID(line.last_txid + 1), last=reported.txid)
             look.faults.add(_fault_of_gap(line, gap, "it was reported durable, and no object holds it"))
 
     async def _look_at_records(self, look: Look, line: Line, history: History) -> None:

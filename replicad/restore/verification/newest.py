@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from replicad.errors import Damaged, HistoryGap, ObjectMissing, TargetOutsideWindow
 from replicad.plan.restore import RestorePlan, plan_restore
 from replicad.plan.target import Latest
+from replicad.restore.planning import MAX_PLANS
 from replicad.restore.together import gather_bounded
 from replicad.restore.verification.faults import Faults, RawFault, fault_of
-from replicad.restore.verify_object import kind_of, verify_object
+from replicad.restore.verify_object import ObjectKind, kind_of, verify_object
 from replicad.snapshot import decode_manifest
 
 if TYPE_CHECKING:
@@ -22,15 +23,33 @@ _BATCH = 64
 
 
 async def check_newest(fetch: Fetch, line: Line) -> tuple[str | None, Faults]:
-    """Return the newest state's snapshot and what is wrong with the objects; None when the listing has a gap there."""
-    faults = Faults()
-    try:
-        plan = plan_restore(line, Latest())
-    except (HistoryGap, TargetOutsideWindow):
-        return None, faults
-    if not isinstance(plan, RestorePlan):
-        return None, faults
-    name = plan.manifest.name
+    """Check the way to the newest state, and where it is broken the next one, until one is sound or none is left.
+
+    Returns:
+        The snapshot of the first of them, None when the listing has a gap there; and all that is wrong.
+    """
+    faults, first = Faults(), None
+    without: set[str] = set()
+    for _ in range(MAX_PLANS):
+        try:
+            plan = plan_restore(line, Latest(), without=without)
+        except (HistoryGap, TargetOutsideWindow):
+            break
+        if not isinstance(plan, RestorePlan):
+            break
+        first = first or plan.manifest.name
+        found = await _check_plan(fetch, plan)
+        if not found:
+            break
+        faults.merge(found)
+        without |= found.unusable
+        if any(fault.kind is ObjectKind.CHUNK for fault in found.by_key.values()):
+            without.add(plan.manifest.name)
+    return first, faults
+
+
+async def _check_plan(fetch: Fetch, plan: RestorePlan) -> Faults:
+    name, faults = plan.manifest.name, Faults()
     objects = {part.name: part.stored.stored.size_bytes for part in plan.segments}
     objects[name] = plan.manifest.size_bytes
     try:
@@ -41,11 +60,11 @@ async def check_newest(fetch: Fetch, line: Line) -> tuple[str | None, Faults]:
         objects |= {chunk.key: chunk.stored_bytes for chunk in manifest.chunks}
     waiting = iter(objects.items())
     while batch := list(islice(waiting, _BATCH)):
-        checks = (partial(check, fetch, key, size_bytes, line.database_id) for key, size_bytes in batch)
+        checks = (partial(check, fetch, key, size_bytes, plan.line.database_id) for key, size_bytes in batch)
         for fault in await gather_bounded(checks, fetch.concurrency):
             if fault is not None:
                 faults.add(fault)
-    return name, faults
+    return faults
 
 
 async def check(fetch: Fetch, key: str, size_bytes: int, database_id: str) -> RawFault | None:

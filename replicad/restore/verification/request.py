@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from replicad.plan.damage import Stretch
     from replicad.plan.line import Line
-    from replicad.position import TXID
+    from replicad.position import TXID, Epoch
     from replicad.restore.drill import DrillReport
     from replicad.restore.verification.cursor import Cursor
 
@@ -62,6 +62,15 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """What an owner has reported durable, in an epoch of its own."""
+
+    database_id: str
+    epoch: Epoch
+    txid: TXID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ahead:
     """What a local database holds that the store does not; as far as it is known, the rest None."""
 
@@ -90,7 +99,7 @@ class VerifyRequest:
     budget: Budget = field(default_factory=Budget)
     cursor: Cursor | None = None  # where an earlier run stopped
     promised_ms: int | None = None  # from when on every instant was promised (Unix ms); None: from the first on
-    reported_txid: TXID | None = None  # was reported durable before this verification began
+    reported: Reported | None = None  # before this verification began
     ahead: Ahead | None = None  # None: it cannot be told
     exercise: Exercise | None = None  # for `Level.DRILL`
     limits: Limits = field(default_factory=Limits)

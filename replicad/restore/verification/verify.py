@@ -61,7 +61,7 @@ class Verification:
             self._fetch,
             self._inventory,
             promised_ms=request.promised_ms,
-            reported_txid=request.reported_txid,
+            reported=request.reported,
         )
 
     @property

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.errors import NoBackup, NoSpace
-from replicad.position import TXID
-from replicad.restore.verification.request import Ahead, Budget, Exercise, Fault, Level, State, VerifyRequest
+from replicad.position import TXID, Epoch
+from replicad.restore.verification.request import Ahead, Budget, Exercise, Fault, Level, Reported, State, VerifyRequest
 from replicad.restore.verification.verify import Verification
 from replicad.store.memory import MemoryStore
+from tests.support.recorder import DATABASE_ID
 from tests.unit.restore.test_damage import BREAKAGES, flipped
 
 if TYPE_CHECKING:
@@ -205,12 +206,18 @@ async def test_no_room_for_a_drill(replica: Replica, monkeypatch: pytest.MonkeyP
     assert list((replica.folder / "drill").iterdir()) == []
 
 
+def reported(txid: int, epoch: int = 1) -> Reported:
+    """Return what an owner may have reported."""
+    return Reported(database_id=DATABASE_ID, epoch=Epoch(epoch), txid=TXID(txid))
+
+
 async def test_the_store_is_behind_what_was_reported_durable(replica: Replica) -> None:
     """What was reported durable and is not in the listing is lost, though the listing has no gap of its own."""
-    assert (await replica.verify(reported_txid=TXID(7))).state is State.OK
-    report = await replica.verify(reported_txid=TXID(9))
+    assert (await replica.verify(reported=reported(7))).state is State.OK
+    report = await replica.verify(reported=reported(9))
     assert report.state is State.LOST
     assert [(stretch.first, stretch.last) for stretch in report.lost] == [(8, 9)]
+    assert (await replica.verify(reported=reported(9, epoch=2))).state is State.OK  # of another line
 
 
 async def test_a_local_database_that_is_ahead(replica: Replica) -> None:
