@@ -16,6 +16,7 @@ from replicad.replicate.beat import Beat
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known
+from replicad.replicate.drill import Drill
 from replicad.replicate.duties import do_all
 from replicad.replicate.following import record_state
 from replicad.replicate.lagbound import LagBound
@@ -70,6 +71,7 @@ class Follower:
         self._look_again = asyncio.Event()  # whether the awaited database is there now
         self._settled = asyncio.Event()  # there is a session, or no database to have one of
         self.problem: str | None = None  # why the database is not followed now
+        self.drill = Drill(following, self.snapshot)
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
         following.metrics.durable_txid = self._last_txid
         following.metrics.durable_ms = self._last_ms or None
@@ -84,7 +86,7 @@ class Follower:
             group.create_task(self._follow())
 
     def _duties(self) -> list[Duty]:
-        return []
+        return [self.drill]
 
     async def _follow(self) -> None:
         while True:

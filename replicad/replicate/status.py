@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from replicad.replicate.drill import drill_status
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -62,6 +64,7 @@ def _followed(office: Office, *, now_ms: int) -> Mapping[str, object]:
         "snapshot_at": instant(newest.created_ms) if newest else None,
         "snapshot_stored_bytes": newest.stored_bytes if newest else None,
         "store_reachable": metrics.store_reachable,
+        "drill": drill_status(follower.drill.record, instant),
     }
 
 

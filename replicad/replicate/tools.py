@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from replicad.host.clock import Clock
     from replicad.host.threads import Threads
     from replicad.host.watcher import Watcher
@@ -19,3 +21,4 @@ class Tools:
     threads: Threads  # for what capture and ship wait for
     background: Threads  # for snapshots: steps back behind the application
     watcher: Watcher
+    environment: Mapping[str, str] | None = None  # under which another replicad reads the same settings; None: none may

@@ -1,39 +1,22 @@
-"""A full restore for the sake of it: into a folder that goes away, asked as an application would ask it.
-
-A folder is made anew for each drill and locked while it lasts: one that a killed drill left behind has no lock on it,
-and is removed by the next drill of that database, or by the daemon when it starts.
-"""
+"""A full restore for the sake of it: into a folder that goes away, asked as an application would ask it."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicad.errors import (
-    AlreadyRunning,
-    Damaged,
-    FileUnusable,
-    HistoryGap,
-    NoSpace,
-    ObjectMissing,
-    ProofFailed,
-    TargetOutsideWindow,
-)
+from replicad.errors import Damaged, HistoryGap, NoSpace, ObjectMissing, ProofFailed, TargetOutsideWindow
 from replicad.host.files import free_bytes
-from replicad.host.lockfile import LockFile
 from replicad.host.threads import Threads
 from replicad.restore.assertions import Answer, ask_all, open_restored
+from replicad.restore.drill_folder import DrillFolder
 from replicad.restore.prove import ask_sqlite, interruptible
 from replicad.restore.request import Integrity, RestoreRequest
 from replicad.restore.restore import estimate, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from replicad.host.clock import Clock
     from replicad.position import TXID
@@ -42,7 +25,6 @@ if TYPE_CHECKING:
     from replicad.restore.verification.request import Exercise
     from replicad.store.protocol import ObjectStore
 
-_LOCK = "lock"
 _MARGIN_SHARE = 10  # the part of the database that has to be free beside it
 _MARGIN_BYTES = 64 << 20  # and at least so much: the application writes meanwhile
 _UNRESTORABLE = (Damaged, HistoryGap, ObjectMissing, ProofFailed, TargetOutsideWindow)
@@ -82,7 +64,7 @@ async def drill(
     """
     threads = Threads("drill", 1)
     began = clock.monotonic()
-    taken = DrillFolder(exercise)
+    taken = DrillFolder(exercise.folder, exercise.name)
     try:
         await threads.run(taken.take)
         request = RestoreRequest(path=taken.path / "restored.db", limits=limits)
@@ -96,72 +78,6 @@ async def drill(
     finally:
         await threads.run(taken.remove)
         await threads.close()
-
-
-class DrillFolder:
-    """The temporary folder of one drill; all methods block."""
-
-    def __init__(self, exercise: Exercise) -> None:
-        self._exercise = exercise
-        self._lock: LockFile | None = None
-        self._path: Path | None = None
-
-    @property
-    def path(self) -> Path:
-        """Where it is, once taken."""
-        if self._path is None:
-            raise AssertionError
-        return self._path
-
-    def take(self) -> None:
-        """Remove what killed drills of this database left behind, make the folder, and lock it.
-
-        Raises:
-            FileUnusable: that is not possible.
-        """
-        sweep(self._exercise.folder, self._exercise.name)
-        with _unusable(self._exercise.folder):
-            self._exercise.folder.mkdir(parents=True, exist_ok=True)
-            self._path = Path(tempfile.mkdtemp(prefix=_prefix(self._exercise.name), dir=self._exercise.folder))
-        self._lock = LockFile(self._path / _LOCK)
-        self._lock.acquire()
-
-    def remove(self) -> None:
-        """Remove it, with all that is in it; safe to repeat."""
-        if self._path is not None:
-            shutil.rmtree(self._path, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.release()
-
-
-def sweep(folder: Path, name: str) -> int:
-    """Remove the folders of drills that were killed; return how many. One that goes on is left alone. Blocks."""
-    removed = 0
-    for found in folder.glob(f"{_prefix(name)}*") if folder.is_dir() else ():
-        lock = LockFile(found / _LOCK)
-        try:
-            lock.acquire()
-        except (AlreadyRunning, FileUnusable):
-            continue
-        shutil.rmtree(found, ignore_errors=True)
-        lock.release()
-        removed += 1
-    return removed
-
-
-def _prefix(name: str) -> str:
-    return f".{name.replace('/', '-')}.replicad-drill-"
-
-
-@contextmanager
-def _unusable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = "A drill needs a folder that it may write to: see drill_folder."
-        raise FileUnusable(
-            path=folder, operation="used for a drill", found=error.strerror or repr(error), hint=hint
-        ) from error
 
 
 def _require_room(folder: Path, database_bytes: int) -> None:

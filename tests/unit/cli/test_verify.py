@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.layout import parse_chunk, parse_segment
-from replicad.restore.drill import DrillFolder
-from replicad.restore.verification.request import Exercise
+from replicad.restore.drill_folder import DrillFolder
 from tests.support.waiting import wait_until
 from tests.unit.cli.conftest import Running, run_program, running
 
@@ -233,7 +232,7 @@ def test_an_attached_drill_ends_with_whoever_started_it(copy: Running, tmp_path:
 
 def test_what_a_killed_drill_leaves_behind_is_removed(copy: Running, tmp_path: Path) -> None:
     """The next drill of the database removes the folder of one that was killed, and leaves one that goes on alone."""
-    going_on = DrillFolder(Exercise(folder=tmp_path / "drill", name="app.db"))
+    going_on = DrillFolder(tmp_path / "drill", "app.db")
     going_on.take()
     left = tmp_path / "drill" / ".app.db.replicad-drill-left"
     left.mkdir()
