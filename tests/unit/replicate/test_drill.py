@@ -107,10 +107,7 @@ async def test_a_drill_that_passes(drills: Drills) -> None:
 @pytest.mark.parametrize("how", ["cut", "missing"])
 @pytest.mark.parametrize("kind", ["chunk", "manifest", "segment", "start"])
 async def test_what_is_broken_is_healed(drills: Drills, kind: str, how: str) -> None:
-    """TRAP: whatever object is damaged or gone, a fresh snapshot makes the present state restorable, and it is told.
-
-    Seen to fail for damaged chunks without `distrust`: the snapshot listed them as stored already.
-    """
+    """Whatever object is damaged or gone, a fresh snapshot makes the present state restorable, and it is told."""
     for key in await drills.keys(kind):
         await drills.spoil(key, how)
     outcome = await drills.drill()
@@ -125,7 +122,11 @@ async def test_what_is_broken_is_healed(drills: Drills, kind: str, how: str) -> 
 
 
 async def test_a_damaged_chunk_is_sent_again_in_its_place(drills: Drills) -> None:
-    """A chunk that is there and damaged gets the content that it is named for, so what listed it is whole again."""
+    """TRAP: a chunk that is there and damaged gets the content it is named for, so what listed it is whole again.
+
+    Seen to fail without `Snapshots.distrust`: the fresh snapshot listed the chunk as stored already, and the second
+    drill found it damaged again.
+    """
     manifest = await drills.stage.follower.snapshot("test")
     key = manifest.chunks[-1].key
     sound = (await drills.stage.objects())[key]
