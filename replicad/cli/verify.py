@@ -74,9 +74,9 @@ _BEHIND_ALL = 19  # nice(2)'s lowest priority
 )
 @click.option("--attached", is_flag=True, hidden=True, help="Step back behind all else; end when standard input does.")
 def verify(invocation: Invocation, *, level: str, attached: bool, **options: object) -> int:
-    """Check that what is stored can be restored: OK, NOT YET UPLOADED, DAMAGED or LOST.
+    """Check that what is stored can be restored.
 
-    DAMAGED: objects are not what they should be. LOST: objects are missing, and instants are gone with them. Both name
+    Says of each database that it is OK, NOT YET UPLOADED, DAMAGED or LOST. DAMAGED: objects are not what they should be. LOST: objects are missing, and instants are gone with them. Both name
     the objects, the instants that cannot be restored because of them, and those that another way still leads to; the
     exit code is 2. A drill that fails ends with 2 as well.
 
