@@ -76,9 +76,10 @@ _BEHIND_ALL = 19  # nice(2)'s lowest priority
 def verify(invocation: Invocation, *, level: str, attached: bool, **options: object) -> int:
     """Check that what is stored can be restored.
 
-    Says of each database that it is OK, NOT YET UPLOADED, DAMAGED or LOST. DAMAGED: objects are not what they should be. LOST: objects are missing, and instants are gone with them. Both name
-    the objects, the instants that cannot be restored because of them, and those that another way still leads to; the
-    exit code is 2. A drill that fails ends with 2 as well.
+    Says of each database that it is OK, NOT YET UPLOADED, DAMAGED (objects are not what they should be) or LOST
+    (objects are missing, and instants are gone with them). The last two name the objects, the instants that cannot be
+    restored because of them, and whether another way leads to what they are for; the exit code is 2. A drill that
+    fails ends with 2 as well.
 
     A local database that is ahead of the store is NOT YET UPLOADED, where that can be told: from the running replicad,
     or from the files beside the database. Runs limited by --share, --max-bytes or --max-time read the objects in the

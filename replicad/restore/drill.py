@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replicad.errors import Damaged, HistoryGap, NoSpace, ObjectMissing, ProofFailed, TargetOutsideWindow
+from replicad.errors import Damaged, HistoryGap, NewerFormat, NoSpace, ObjectMissing, ProofFailed, TargetOutsideWindow
 from replicad.host.files import free_bytes
 from replicad.host.threads import Threads
 from replicad.restore.assertions import Answer, ask_all, open_restored
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _MARGIN_SHARE = 10  # the part of the database that has to be free beside it
 _MARGIN_BYTES = 64 << 20  # and at least so much: the application writes meanwhile
-_UNRESTORABLE = (Damaged, HistoryGap, ObjectMissing, ProofFailed, TargetOutsideWindow)
+_UNRESTORABLE = (Damaged, HistoryGap, NewerFormat, ObjectMissing, ProofFailed, TargetOutsideWindow)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ async def drill(
         NoSpace: the folder's disk has no room for a second copy with a margin; nothing was fetched.
         FileUnusable: the folder cannot be written to.
         NoBackup: nothing was ever stored.
-        StoreUnreachable, StoreRefused, WrongKey, NewerFormat: the store cannot be read.
+        StoreUnreachable, StoreRefused, WrongKey: the store cannot be read.
     """
     threads = Threads("drill", 1)
     began = clock.monotonic()

@@ -6,12 +6,12 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from replicad.errors import Damaged, ObjectMissing
+from replicad.errors import Damaged
 from replicad.restore.budget import MemoryBudget
 from replicad.restore.segments import WHOLE_BYTES
 from replicad.restore.together import task_group
 from replicad.restore.verification.cursor import Cursor
-from replicad.restore.verification.faults import Faults, RawFault, fault_of
+from replicad.restore.verification.faults import OF_ONE_OBJECT, Faults, RawFault, fault_of
 from replicad.restore.verification.succession import Succession
 from replicad.restore.verify_object import ObjectKind, Verified, kind_of, verify_object
 
@@ -110,7 +110,7 @@ class Bodies:
     async def _verify(self, key: str, size_bytes: int, taken_bytes: int) -> Verified | RawFault:
         try:
             return await verify_object(self._fetch, key, size_bytes, database_id=self._scope.database_id)
-        except (Damaged, ObjectMissing) as error:
+        except OF_ONE_OBJECT as error:
             return fault_of(key, kind_of(key), error)
         finally:
             self._memory.give_back(taken_bytes)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicad.errors import Damaged, ObjectMissing
+from replicad.errors import Damaged, NewerFormat, ObjectMissing
 from replicad.restore.verification.request import Fault
 from replicad.restore.verify_object import ObjectKind
 
 if TYPE_CHECKING:
     from replicad.errors import ReplicadError
     from replicad.plan.damage import Stretch
+
+OF_ONE_OBJECT = (Damaged, NewerFormat, ObjectMissing)
+"""Errors that are about one object. A later format is among them: a flipped bit can make any version of one."""
 
 MAX_FAULTS = 1_000
 """Faults of which more than their number is kept."""

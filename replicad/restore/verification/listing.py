@@ -19,7 +19,7 @@ from replicad.plan.line import line_of_history
 from replicad.position import TXID, Epoch
 from replicad.restore.history import read_history
 from replicad.restore.together import gather_bounded
-from replicad.restore.verification.faults import Faults, RawFault, brief, fault_of
+from replicad.restore.verification.faults import OF_ONE_OBJECT, Faults, RawFault, brief, fault_of
 from replicad.restore.verification.request import Fault
 from replicad.restore.verify_object import ObjectKind, check_body, kind_of
 
@@ -147,7 +147,7 @@ class Lister:
                 if end is None:
                     end = await self._fetch.proven(key, partial(decode_end, what=key))
                 check_succession(end, children.get(epoch), what=key)
-            except (Damaged, ObjectMissing) as error:
+            except OF_ONE_OBJECT as error:
                 look.faults.add(fault_of(key, ObjectKind.END, error))
             else:
                 look.ends[epoch] = end
@@ -165,7 +165,7 @@ class Lister:
     async def _manifest(self, name: str, database_id: str) -> Manifest | RawFault:
         try:
             return await self._fetch.proven(name, partial(_decode, name, database_id))
-        except (Damaged, ObjectMissing) as error:
+        except OF_ONE_OBJECT as error:
             return fault_of(name, ObjectKind.MANIFEST, error)
 
     async def _look_at_chunks(self, look: Look, name: str, manifest: Manifest, suspects: AbstractSet[str]) -> None:

@@ -6,12 +6,12 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from replicad.errors import Damaged, HistoryGap, ObjectMissing, TargetOutsideWindow
+from replicad.errors import HistoryGap, TargetOutsideWindow
 from replicad.plan.restore import RestorePlan, plan_restore
 from replicad.plan.target import Latest
 from replicad.restore.planning import MAX_PLANS
 from replicad.restore.together import gather_bounded
-from replicad.restore.verification.faults import Faults, RawFault, fault_of
+from replicad.restore.verification.faults import OF_ONE_OBJECT, Faults, RawFault, fault_of
 from replicad.restore.verify_object import ObjectKind, kind_of, verify_object
 from replicad.snapshot import decode_manifest
 
@@ -54,7 +54,7 @@ async def _check_plan(fetch: Fetch, plan: RestorePlan) -> Faults:
     objects[name] = plan.manifest.size_bytes
     try:
         manifest = decode_manifest(await fetch.read(name), what=name)
-    except (Damaged, ObjectMissing):  # found again, with the others
+    except OF_ONE_OBJECT:  # found again, with the others
         pass
     else:
         objects |= {chunk.key: chunk.stored_bytes for chunk in manifest.chunks}
@@ -71,6 +71,6 @@ async def check(fetch: Fetch, key: str, size_bytes: int, database_id: str) -> Ra
     """Return what is wrong with one object, None when it is sound."""
     try:
         await verify_object(fetch, key, size_bytes, database_id=database_id)
-    except (Damaged, ObjectMissing) as error:
+    except OF_ONE_OBJECT as error:
         return fault_of(key, kind_of(key), error)
     return None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad import layout
-from replicad.errors import Damaged, ObjectMissing
+from replicad.errors import Damaged, NewerFormat, ObjectMissing
 from replicad.host.threads import Threads
 from replicad.layout import claim_key
 from replicad.ownership.records import Claim, encode_record
@@ -87,6 +87,23 @@ async def test_a_broken_object(
     for listed_bytes in (None, sound_bytes):
         with pytest.raises(Damaged):
             await verified(fetch, store, keys[kind], listed_bytes=listed_bytes)
+
+
+@pytest.mark.parametrize("block_bytes", [None, 1 << 16])
+async def test_no_bit_of_a_segment_goes_unseen(
+    fetch: Fetch, store: MemoryStore, recorder: Recorder, block_bytes: int | None
+) -> None:
+    """Whichever byte of a segment changes, in its head, blocks, index or trailer, it is refused."""
+    await recorder.segment(store, 7, block_bytes=block_bytes)
+    (key,) = store._objects
+    body, at = store._objects[key]
+    places = {*range(200), *range(len(body) - 400, len(body)), *range(0, len(body), 97)} & set(range(len(body)))
+    for place in places:
+        broken = bytearray(body)
+        broken[place] ^= 1 << place % 8
+        store._objects[key] = bytes(broken), at
+        with pytest.raises((Damaged, NewerFormat)):
+            await verified(fetch, store, key)
 
 
 async def test_a_missing_object(fetch: Fetch, store: MemoryStore, recorder: Recorder) -> None:

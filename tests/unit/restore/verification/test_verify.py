@@ -100,6 +100,19 @@ async def test_a_damaged_object(replica: Replica, name: str, lost: list[tuple[in
         assert finding.served is not None
 
 
+@pytest.mark.parametrize("level", [Level.BODIES, Level.DRILL])
+async def test_a_version_that_is_not_there_yet(replica: Replica, level: Level) -> None:
+    """A segment of a later format, which a flipped bit can make of any, is one that cannot be used."""
+    body = bytearray(replica.body("segment 6"))
+    body[-16] ^= 8  # the version in the trailer
+    replica.put("segment 6", bytes(body))
+    report = await replica.verify(level)
+    assert report.state is State.DAMAGED
+    assert [finding.key for finding in report.findings] == [replica.keys["segment 6"]]
+    assert "version" in report.findings[0].problem
+    assert [(stretch.first, stretch.last) for stretch in report.lost] == [(6, 7)]
+
+
 @pytest.mark.parametrize("name", ["claim", "end"])
 async def test_a_damaged_record(replica: Replica, name: str) -> None:
     """A claim or an end that cannot be read is damage, and costs no instant."""
