@@ -26,16 +26,16 @@ from replicad.layout import (
 from replicad.ownership.records import decode_claim, decode_end, decode_start
 from replicad.plan.line import LineSegment
 from replicad.plan.listing import SegmentObject
-from replicad.restore.segments import WHOLE_BYTES, OpenSegment, open_segment
+from replicad.restore.segments import WHOLE_BYTES, State, open_segment
 from replicad.segment import read_block
 from replicad.snapshot import MAX_CHUNK_BYTES, Manifest, decode_manifest, decompress_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from replicad.layout import ManifestKey
+    from replicad.layout import ManifestKey, SegmentKey
     from replicad.ownership.records import EpochEnd, EpochStart
-    from replicad.position import Epoch
+    from replicad.position import TXID, Epoch
     from replicad.restore.fetch import Fetch
     from replicad.segment import Block, SegmentIndex
 
@@ -54,12 +54,23 @@ class ObjectKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogPart:
+    """A piece of the log, and the states that it tells of: in front of its first transaction, and behind those it has.
+
+    `at` returns None for a transaction whose state it does not tell.
+    """
+
+    key: SegmentKey
+    at: Callable[[TXID], State | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """A sound object, and what was read of it; notes and foreign objects are not looked at."""
 
     key: str
     kind: ObjectKind
-    segment: OpenSegment | None = None
+    log: LogPart | None = None
     manifest: Manifest | None = None
     start: EpochStart | None = None
     end: EpochEnd | None = None
@@ -178,7 +189,17 @@ async def _verify_segment(fetch: Fetch, key: str, size_bytes: int, database_id: 
             first, last = opened.index.blocks[numbers[0]], opened.index.blocks[numbers[-1]]
             check = partial(_check_blocks, key, opened.index, numbers, first.offset)
             await fetch.proven(key, check, start=first.offset, stop=last.offset + last.stored_bytes)
-    return Verified(key=key, kind=ObjectKind.SEGMENT, segment=opened)
+    return Verified(key=key, kind=ObjectKind.SEGMENT, log=LogPart(key=parsed, at=partial(_state_at, opened.index)))
+
+
+def _state_at(index: SegmentIndex, txid: TXID) -> State | None:
+    header = index.header
+    if txid == header.first_txid - 1:
+        return State(header.checksum_before, header.pages_before)
+    if not header.first_txid <= txid <= index.last_txid:
+        return None
+    transaction = index.transactions[txid - header.first_txid]
+    return State(transaction.checksum, transaction.pages)
 
 
 def _rows(blocks: Sequence[Block]) -> Iterator[range]:

@@ -16,10 +16,9 @@ from replicad.restore.segments import State
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from replicad.restore.segments import OpenSegment
     from replicad.restore.verification.cursor import Cursor
     from replicad.restore.verification.listing import Look
-    from replicad.restore.verify_object import Verified
+    from replicad.restore.verify_object import LogPart, Verified
 
 
 class Succession:
@@ -42,7 +41,7 @@ class Succession:
         self._before: dict[Epoch, tuple[TXID, State]] = {}
         for epoch, start in look.starts.items():
             self._before[epoch] = TXID(start.parent_txid), _state(start.position)
-        self._newest: OpenSegment | None = None
+        self._newest: LogPart | None = None  # of those that reach furthest
         self.last: Position | None = None  # where the segment read last ended
         if cursor is not None and cursor.epoch:
             state = State(int(cursor.checksum, 16), cursor.pages)
@@ -54,31 +53,30 @@ class Succession:
         Raises:
             Damaged: they contradict one another; which of them is wrong cannot be told from this.
         """
-        if verified.segment is not None:
-            self._take_segment(verified.segment)
+        if verified.log is not None:
+            self._take_log(verified.key, verified.log)
         elif verified.manifest is not None:
             position = verified.manifest.position
             self._compare(verified.key, position.epoch, position.txid, _state(position))
 
-    def _take_segment(self, opened: OpenSegment) -> None:
-        key, name = opened.segment.stored.key, opened.segment.name
-        before, newest = TXID(key.first - 1), self._newest
+    def _take_log(self, name: str, part: LogPart) -> None:
+        key, newest = part.key, self._newest
+        before = TXID(key.first - 1)
         known: State | None = None
-        if newest is not None and newest.segment.stored.key.epoch == key.epoch:
-            if newest.index.header.first_txid - 1 <= before <= newest.index.last_txid:
-                known = newest.state_after(before)
+        if newest is not None and newest.key.epoch == key.epoch:
+            known = newest.at(before)
         elif key.epoch in self._before and self._before[key.epoch][0] == before:
             known = self._before[key.epoch][1]
-        if newest is None or newest.segment.stored.key.epoch != key.epoch or newest.index.last_txid < key.last:
-            self._newest = opened
-        end = opened.state_after(key.last)
-        self.last = Position(epoch=key.epoch, txid=key.last, checksum=end.checksum, pages=end.pages)
+        if newest is None or newest.key.epoch != key.epoch or newest.key.last < key.last:
+            self._newest = part
+        if (end := part.at(key.last)) is not None:
+            self.last = Position(epoch=key.epoch, txid=key.last, checksum=end.checksum, pages=end.pages)
         if known is not None:
-            _must_agree(name, before, known, opened.state_after(before))
+            _must_agree(name, before, known, part.at(before))
         for txid in self._within(key.epoch, before, key.last):
-            state = opened.state_after(txid)
-            self._compare(name, key.epoch, txid, state)
-            self._found[key.epoch, txid] = state
+            if (state := part.at(txid)) is not None:
+                self._compare(name, key.epoch, txid, state)
+                self._found[key.epoch, txid] = state
 
     def _within(self, epoch: Epoch, first: TXID, last: TXID) -> Iterable[TXID]:
         wanted = self._wanted.get(epoch, [])
@@ -94,8 +92,8 @@ def _state(position: Position) -> State:
     return State(position.checksum, position.pages)
 
 
-def _must_agree(name: str, txid: TXID, expected: State, found: State) -> None:
-    if expected != found:
+def _must_agree(name: str, txid: TXID, expected: State, found: State | None) -> None:
+    if found is not None and expected != found:
         raise Damaged(
             what=name,
             where=f"state after TXID {txid}, which another object tells of",
