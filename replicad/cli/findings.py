@@ -8,6 +8,7 @@ from replicad.cli.output import columns, size
 from replicad.cli.replica import summary
 from replicad.plan.target import format_ms
 from replicad.restore.verification.request import Level, State
+from replicad.store.url import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def report_as_json(database: DatabaseSettings, report: VerifyReport) -> Mapping[
     looked = report.looked
     return {
         "name": database.name,
-        "replica": database.replica,
+        "replica": without_secrets(database.replica),
         "state": report.state.value,
         "level": report.level.value,
         "passed": report.is_sound,

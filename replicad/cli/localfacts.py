@@ -31,11 +31,14 @@ class LocalFacts:
     ahead: Ahead | None = None
 
 
-async def local_facts(settings: Settings, database: DatabaseSettings) -> LocalFacts:
-    """Ask the running replicad, or look at the files beside the database when none answers."""
+async def local_facts(settings: Settings, database: DatabaseSettings, *, store_url: str) -> LocalFacts:
+    """Ask the running replicad, or look at the files beside the database when none answers.
+
+    `store_url` is the replica's, as messages call it: what is durable in one is not yet so in a copy of it.
+    """
     status = await _status(settings, database)
     if status is not None:
-        return _from_status(status)
+        return _from_status(status) if status.get("replica") == store_url else LocalFacts()
     beside = await asyncio.to_thread(look_beside, database.path)
     if beside is None:
         return LocalFacts()

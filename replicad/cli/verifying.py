@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from replicad.cli.invocation import Invocation
-    from replicad.config import DatabaseSettings
+    from replicad.config import DatabaseSettings, Settings
     from replicad.restore.verification.cursor import Cursor
 
 Said = tuple["Mapping[str, object]", str, int]
@@ -96,29 +96,23 @@ async def carry_out(invocation: Invocation, order: Order) -> Said:
 
 async def _verify(invocation: Invocation, order: Order, database: DatabaseSettings) -> VerifyReport:
     settings = invocation.settings
-    level = Level(order.level)
     file = CursorFile(database.path)
     cursor: Cursor | None = None
     if order.resume is not None:
         cursor = parse_token(order.resume, where="--resume")
     elif order.budget.is_limited:
         cursor = await asyncio.to_thread(file.read)
-    facts = await local_facts(settings, database)
-    request = VerifyRequest(
-        level=level,
-        budget=order.budget,
-        cursor=cursor,
-        reported=facts.reported,
-        ahead=facts.ahead,
-        exercise=Exercise(
-            folder=settings.drill_folder or database.path.parent,
-            name=database.name,
-            assertions=settings.assertions or (),
-            assertion_timeout_seconds=settings.assertion_timeout_seconds,
-        ),
-        limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
-    )
     async with open_replica(settings, database, concurrency=settings.restore_concurrency) as store:
+        facts = await local_facts(settings, database, store_url=store.url)
+        request = VerifyRequest(
+            level=Level(order.level),
+            budget=order.budget,
+            cursor=cursor,
+            reported=facts.reported,
+            ahead=facts.ahead,
+            exercise=_exercise(settings, database),
+            limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
+        )
         progress = progress_for(sys.stderr, database.name, doing="verifying", event=VERIFY_PROGRESSED)
         verification = Verification(store, request, progress)
         try:
@@ -126,6 +120,15 @@ async def _verify(invocation: Invocation, order: Order, database: DatabaseSettin
         finally:
             if order.budget.is_limited:  # also when it was broken off: what was read need not be read again
                 await asyncio.to_thread(file.write, verification.cursor)
+
+
+def _exercise(settings: Settings, database: DatabaseSettings) -> Exercise:
+    return Exercise(
+        folder=settings.drill_folder or database.path.parent,
+        name=database.name,
+        assertions=settings.assertions or (),
+        assertion_timeout_seconds=settings.assertion_timeout_seconds,
+    )
 
 
 async def until_detached(work: Coroutine[None, None, Said]) -> Said:

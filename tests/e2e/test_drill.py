@@ -139,8 +139,9 @@ def test_what_is_broken_in_s3_is_healed(tmp_path: Path, moto: MotoServer, kind: 
         scene.daemon.environment |= CREDENTIALS
         begin(scene, drill_interval="300ms")
         scene.daemon.until("drill_passed")
-        ended = scene.program("verify", "--level", "bodies")
+        ended = scene.program("verify", "--level", "bodies", "--json")
         assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert json.loads(ended.stdout)["databases"][0]["not_yet_uploaded"] is not None  # the daemon was asked
         spoil(scene, kind, fault)
         if kind == "chunk":  # a listing cannot know of a flipped bit
             assert scene.program("verify").returncode == 0
