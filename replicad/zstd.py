@@ -87,6 +87,21 @@ def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: 
         raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
 
 
+def content_bytes(stored: bytes | memoryview, *, what: str, where: str) -> int:
+    """Return how many bytes the frame in `stored` says that its content has; the caller bounds it before it unpacks.
+
+    Raises:
+        Damaged: not the beginning of a frame, or one that does not say it.
+    """
+    try:
+        size = zstandard.frame_content_size(stored)
+    except zstandard.ZstdError as error:
+        raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
+    if size < 0:
+        raise Damaged(what=what, where=where, expected="a frame that names its content size", found="one that does not")
+    return size
+
+
 def _decompressor(before: bytes) -> zstandard.ZstdDecompressor:
     if not before:
         return _contexts.decompressor

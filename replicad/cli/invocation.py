@@ -12,6 +12,7 @@ import click
 
 from replicad.config import Loaded, Secret, Settings, load
 from replicad.config.databases import missing
+from replicad.config.settings import BY_NAME
 from replicad.config.sources import Rank
 from replicad.errors import UsageError
 from replicad.observe.scrub import Scrubber
@@ -63,6 +64,10 @@ class Invocation:
         """Return whether somebody gave a value to this setting; False when it is at its default."""
         given = self.loaded.given.get(name)
         return given is not None and given.rank is not Rank.DEFAULT
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables under which another replicad, without any flags, reads the same settings."""
+        return {**os.environ, **{BY_NAME[name].variable: text for name, text in self._flags.items()}}
 
     @property
     def scrubber(self) -> Scrubber:

@@ -26,6 +26,7 @@ COMMANDS = {
     "sync": "Return when all that is committed now is durable.",
     "snapshot": "Have the running replicad take a snapshot now.",
     "status": "Show what the running replicad does, or what the store holds.",
+    "verify": "Check that what is stored can be restored.",
     "log": "List transactions and restore points.",
     "preserve": "Keep a state from retention until a date.",
     "prune": "Show what retention deletes and keeps, and why; delete with --confirm.",

@@ -1,4 +1,4 @@
-"""How far a restore or a push is: a bar on a terminal, a log line now and then elsewhere, on standard error both."""
+"""How far work on a replica is: a bar on a terminal, else a log line now and then; on standard error."""
 
 from __future__ import annotations
 
@@ -20,9 +20,16 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 
 
-def progress_for(stream: TextIO, name: str, *, verb: str = "restoring", event: str = RESTORE_PROGRESSED) -> Progress:
-    """Return what shows the progress of work on the database `name` on a stream: a bar with a verb, or log lines."""
-    return Bar(stream, f"{verb} {name}") if stream.isatty() else Lines(name, event=event)
+def progress_for(stream: TextIO, name: str, *, doing: str = "restoring", event: str = RESTORE_PROGRESSED) -> Progress:
+    """Return what shows on a stream how far work on the replica of the database `name` is.
+
+    Args:
+        stream: standard error.
+        name: the database's.
+        doing: what a person is told is being done.
+        event: the log line's.
+    """
+    return Bar(stream, f"{doing} {name}") if stream.isatty() else Lines(name, event=event)
 
 
 class Bar:
@@ -76,9 +83,9 @@ class Lines:
     def __init__(
         self, name: str, monotonic: Callable[[], float] = time.monotonic, *, event: str = RESTORE_PROGRESSED
     ) -> None:
-        self._event = event
         self._log = get_logger(database=name)
         self._monotonic = monotonic
+        self._event = event
         self._total_bytes = 0
         self._done_bytes = 0
         self._said_at = monotonic()

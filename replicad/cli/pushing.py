@@ -86,7 +86,7 @@ async def carry_out(invocation: Invocation, order: PushOrder) -> Said:
 async def _push(
     settings: Settings, database: DatabaseSettings, source: Still, request: PushRequest, *, dry_run: bool
 ) -> Pushed:
-    progress = progress_for(sys.stderr, database.name, verb="pushing", event=PUSH_PROGRESSED)
+    progress = progress_for(sys.stderr, database.name, doing="pushing", event=PUSH_PROGRESSED)
     async with open_replica(settings, database, concurrency=settings.upload_concurrency, only_to_read=dry_run) as store:
         return await (weigh if dry_run else push)(store, source, request, progress, SystemClock())
 
@@ -121,7 +121,7 @@ async def _put_together(
         )
         try:
             path = Path(work.name) / "litestream.db"
-            progress = progress_for(sys.stderr, database.name, verb="reading", event=PUSH_PROGRESSED)
+            progress = progress_for(sys.stderr, database.name, doing="reading", event=PUSH_PROGRESSED)
             imported = await read_newest(store, path, progress)
         finally:
             await store.close()

@@ -41,7 +41,13 @@ def run(invocation: Invocation, *, argv: tuple[str, ...]) -> int:
     from replicad.replicate.run import run as replicate  # noqa: PLC0415
 
     return asyncio.run(
-        replicate(settings, argv, scrubber=invocation.scrubber, http_chosen=invocation.chose("http_listen"))
+        replicate(
+            settings,
+            argv,
+            scrubber=invocation.scrubber,
+            http_chosen=invocation.chose("http_listen"),
+            environment=invocation.environment(),
+        )
     )
 
 

@@ -80,6 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     s3_session_token: Secret | None
     encryption_key: Secret | None  # one or more
 
+    drill_interval_seconds: float
+    drill_folder: Path | None  # None: the folder of the database
+    drill_timeout_seconds: float
+    assertions: tuple[str, ...] | None
+    assertion_timeout_seconds: float
+
     handover_poll_interval_seconds: float
     handover_timeout_seconds: float
     on_handover: Literal["freeze", "stop"]

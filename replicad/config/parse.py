@@ -36,6 +36,7 @@ _EXPECTED = {
     Kind.ADDRESS: "host:port, or off",
     Kind.SECRET: "a secret",
     Kind.DATABASES: "a list of databases",
+    Kind.STATEMENTS: "SQL statements, each ended by a semicolon",
 }
 
 
@@ -128,6 +129,23 @@ def _databases(text: str) -> object:
     raise ValueError(text)  # lists are read by databases.py, not as a text
 
 
+def _statements(text: str) -> tuple[str, ...]:
+    """Split at the semicolons that end a statement; the last one may go without."""
+    from sqlite3 import complete_statement  # noqa: PLC0415 - few have any, and it opens no database
+
+    statements: list[str] = []
+    begun = ""
+    for piece in f"{_text(text)}\n;".split(";")[:-1]:
+        begun += f"{piece};"
+        if complete_statement(begun):
+            statements.append(begun.strip())
+            begun = ""
+    found = tuple(one for one in statements if one.strip("; \n\t"))
+    if begun or not found:
+        raise ValueError(text)
+    return found
+
+
 _PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.DURATION: parse_duration,
     Kind.SIZE: parse_size,
@@ -142,4 +160,5 @@ _PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.ADDRESS: _address,
     Kind.SECRET: lambda text: Secret(_text(text)),
     Kind.DATABASES: _databases,
+    Kind.STATEMENTS: _statements,
 }

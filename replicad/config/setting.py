@@ -22,6 +22,7 @@ class Kind(StrEnum):
     ADDRESS = "address"
     SECRET = "secret"  # noqa: S105 - the name of a kind
     DATABASES = "databases"
+    STATEMENTS = "SQL statements"
 
 
 class Section(StrEnum):
@@ -33,6 +34,7 @@ class Section(StrEnum):
     RESTORE = "Restore"
     KEEPING = "Retention"
     STORE = "Reaching the store"
+    PROVING = "Drills"
     OWNING = "Ownership and handover"
     RUNNING = "Running"
     OBSERVING = "Observing"

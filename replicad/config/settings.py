@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicad.config.database_settings import CAPTURE, REPLICA, RESTORE, STORE, STORING
 from replicad.config.process_settings import OBSERVING, OWNING, RUNNING
+from replicad.config.proving_settings import PROVING
 from replicad.config.retention_settings import KEEPING
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SETTINGS: tuple[Setting, ...] = (
     *RESTORE,
     *KEEPING,
     *STORE,
+    *PROVING,
     *OWNING,
     *RUNNING,
     *OBSERVING,

@@ -14,6 +14,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replicad.config.setting import Kind
 from replicad.config.settings import BY_NAME, SETTINGS
 from replicad.errors import UsageError
 
@@ -146,6 +147,15 @@ def _file(path: Path, config: Given) -> Iterable[Given]:
         yield one
 
 
+def _values(node: yaml.Node, name: str, origin: str) -> Iterable[str]:
+    for item in node.value:
+        if shape(item) != "one value" or not item.value.strip():
+            found = "nothing" if shape(item) == "one value" else shape(item)
+            hint = f"Example: {BY_NAME[name].example}"
+            raise UsageError(where=f"{name} ({origin})", expected="a list of texts", found=found, hint=hint)
+        yield item.value
+
+
 def _file_entry(path: Path, key: yaml.Node, value: yaml.Node) -> Given:
     name, origin = str(key.value), f"{path.name}:{key.start_mark.line + 1}"
     if name not in BY_NAME or name == "config":
@@ -159,6 +169,8 @@ def _file_entry(path: Path, key: yaml.Node, value: yaml.Node) -> Given:
         )
     if name == "databases":
         return Given(name=name, rank=Rank.FILE, text="", node=value, origin=origin)
+    if BY_NAME[name].kind is Kind.STATEMENTS and shape(value) == "a list":
+        return Given(name=name, rank=Rank.FILE, text="\n;".join(_values(value, name, origin)), origin=origin)
     if shape(value) != "one value":
         hint = f"Example: {name}: {BY_NAME[name].example}"
         raise UsageError(where=f"{name} ({origin})", expected="one value", found=shape(value), hint=hint)

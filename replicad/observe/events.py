@@ -62,6 +62,12 @@ EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the n
 EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
 # --- keeping the history ---------------------------------------------------------------------
+VERIFY_PROGRESSED: Final = "verify_progressed"
+DRILL_PASSED: Final = "drill_passed"  # the newest state was restored, and is what it should be
+DRILL_FAILED: Final = "drill_failed"  # it was not, or an assertion does not hold
+DRILL_PUT_OFF: Final = "drill_put_off"  # no room on the disk, or no answer from the store: it is tried again
+DRILL_LEFT_BEHIND: Final = "drill_left_behind"  # the folder of a drill that was killed was removed
+DAMAGE_FOUND: Final = "damage_found"  # by a drill: says what cannot be restored; a fresh snapshot is taken
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
 SEGMENTS_ROLLED_UP: Final = "segments_rolled_up"  # small ones, or roll-ups of them, became one object
 ROLLED_UP_DELETED: Final = "rolled_up_deleted"  # objects whose transactions a roll-up holds, after rollup_grace

@@ -55,6 +55,12 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     disk_free_bytes: int | None = None
     restore_seconds: float | None = None
     sqlite_vulnerable: bool | None = None
+    drill_passed: bool | None = None
+    drill_ms: int | None = None
+    drill_passed_ms: int | None = None
+    drill_seconds: float | None = None
+    drill_rto_seconds: float | None = None
+    lost_transactions: int | None = None
 
     window_begin_ms: int | None = None
     clock_difference_seconds: float | None = None
@@ -83,6 +89,8 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     handovers: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by result
     lost_answers: int = 0
     lag_freezes: int = 0
+    damage_found: int = 0
+    drills: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by result
     resynchronisations: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by reason
     errors: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by class of error
 
@@ -227,6 +235,16 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _counter("states_preserved", "states_preserved", "States that were preserved because a much smaller one came."),
     _counter("deleted_objects", "deleted_objects", "Objects deleted by retention.", "reason"),
     _counter("deleted_bytes", "deleted_bytes", "Bytes deleted by retention.", "reason"),
+    _gauge("drill_passed", "drill_passed", "1 when the last drill passed, 0 when it failed; absent before the first."),
+    _gauge("drill_ms", "drill_timestamp_seconds", "When the last drill ended, or could not be run.", 0.001),
+    _gauge("drill_passed_ms", "drill_success_timestamp_seconds", "When a drill passed last.", 0.001),
+    _gauge("drill_seconds", "drill_duration_seconds", "How long the last drill took."),
+    _gauge(
+        "drill_rto_seconds",
+        "drill_rto_seconds",
+        "Recovery time that the last drill measured: from the start of a restore until the database can be opened.",
+    ),
+    _gauge("lost_transactions", "lost_transactions", "Transactions that cannot be restored, by the last drill."),
     _counter("transactions", "transactions", "Transactions captured."),
     _counter("captured_bytes", "captured_bytes", "Page bytes captured."),
     _counter("segments", "segments", "Segments made durable."),
@@ -247,6 +265,8 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _counter("handovers", "handovers", "Handovers this instance took part in, by how they ended.", "result"),
     _counter("lost_answers", "lost_answers_settled", "Claims that got no plain answer and were read back."),
     _counter("lag_freezes", "max_lag_freezes", "Times writers were kept out because a commit was older than max_lag."),
+    _counter("damage_found", "damage_found", "Times a drill found objects missing or damaged that were sound before."),
+    _counter("drills", "drills", "Drills, by how they ended: passed, failed or put_off.", "result"),
     _counter("resynchronisations", "resynchronisations", "Times the state was compared or taken anew.", "reason"),
     _counter("errors", "errors", "Errors, by class.", "kind"),
     _histogram("checkpoint_stall", "checkpoint_stall", "How long writers had to wait for a write-locked checkpoint."),

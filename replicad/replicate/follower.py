@@ -17,6 +17,7 @@ from replicad.replicate.beat import Beat
 from replicad.replicate.capture import Beginning, Capture, CaptureLimits
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known
+from replicad.replicate.drill import Drill
 from replicad.replicate.duties import do_all
 from replicad.replicate.following import record_state
 from replicad.replicate.keeper import Keeper
@@ -73,6 +74,7 @@ class Follower:
         self._look_again = asyncio.Event()  # whether the awaited database is there now
         self._settled = asyncio.Event()  # there is a session, or no database to have one of
         self.problem: str | None = None  # why the database is not followed now
+        self.drill = Drill(following, self.snapshot)
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
         following.metrics.durable_txid = self._last_txid
         following.metrics.durable_ms = self._last_ms or None
@@ -89,7 +91,7 @@ class Follower:
             group.create_task(self._follow())
 
     def _duties(self) -> list[Duty]:
-        return [RollingUp(self.following, self._store), self.keeper]
+        return [RollingUp(self.following, self._store), self.keeper, self.drill]
 
     async def _follow(self) -> None:
         while True:

@@ -26,7 +26,7 @@ from replicad.replicate.daemon import Daemon
 from replicad.replicate.tools import Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from replicad.config.model import Settings
     from replicad.observe.scrub import Scrubber
@@ -39,7 +39,14 @@ _NICENESS = 10
 _ANSWER_SECONDS = 0.5  # platforms give a probe a second or more
 
 
-async def run(settings: Settings, command: Sequence[str], *, scrubber: Scrubber, http_chosen: bool) -> int:
+async def run(
+    settings: Settings,
+    command: Sequence[str],
+    *,
+    scrubber: Scrubber,
+    http_chosen: bool,
+    environment: Mapping[str, str],
+) -> int:
     """Restore, replicate, run the command, flush; return the exit status.
 
     Args:
@@ -48,6 +55,7 @@ async def run(settings: Settings, command: Sequence[str], *, scrubber: Scrubber,
         scrubber: takes this run's credentials out of what HTTP serves.
         http_chosen: whether `http_listen` is somebody's choice. At its default, which two instances on one machine
             share, an address that is taken must not keep the second from replicating.
+        environment: the variables under which another replicad reads the same settings.
 
     Raises:
         ReplicadError: the application was not started, or the final flush failed.
@@ -60,6 +68,7 @@ async def run(settings: Settings, command: Sequence[str], *, scrubber: Scrubber,
         threads=Threads("work", _THREADS),
         background=Threads("background", _BACKGROUND_THREADS, niceness=_NICENESS),
         watcher=Watcher(loop),
+        environment=environment_for_child(environment),
     )
     applications: list[Application] = []  # one, as soon as there are signals to pass on
 

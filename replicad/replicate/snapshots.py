@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from replicad.errors import ProofFailed
-from replicad.layout import ManifestKey, chunk_key, chunks_prefix
+from replicad.layout import ManifestKey, chunk_key, chunks_prefix, parse_chunk, start_key
 from replicad.position import TXID, Epoch
 from replicad.replicate.pinned import EXTENT_BYTES, Pinned, StateMoved
 from replicad.snapshot import Chunk, Manifest, chunk_pages, compress_chunk, encode_manifest
@@ -19,6 +19,7 @@ from replicad.sqlite.image import split
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Set as AbstractSet
 
     from replicad.host.threads import Threads
     from replicad.observe.metrics import DatabaseMetrics
@@ -84,6 +85,7 @@ class Snapshots:
         self._concurrency = concurrency
         self._stored: dict[str, Chunk] = {}  # by name; survives a broken attempt
         self._form = (0, 0)  # page size and pages in a chunk, of what follows
+        self._distrusted: set[str] = set()  # keys of what is stored and damaged
         self._pages = 0  # size of the database when it was last held still
         self._found: dict[int, Chunk] = {}  # by number: stored, and not written to since
         self._sending: dict[int, asyncio.Task[None]] = {}  # likewise, but on their way
@@ -107,6 +109,19 @@ class Snapshots:
         async with self._under_way:
             yield
 
+    @property
+    def distrusts(self) -> bool:
+        """Whether something is to be sent again that no snapshot has begun with."""
+        return bool(self._distrusted)
+
+    def distrust(self, keys: Iterable[str]) -> None:
+        """Have the next snapshot send what is stored under these keys again: it is there, and it is damaged.
+
+        That goes for chunks, whose name is that of their content, and for the start of this epoch, which its owner
+        alone writes: the same bytes are put once more. Anything else a snapshot makes anew, or cannot.
+        """
+        self._distrusted.update(keys)
+
     async def store(self, pins: Pins, *, reason: str, now_ms: int) -> tuple[Manifest, Pinned]:
         """Store the chunks that are new, then the manifest; return it with the state it is of.
 
@@ -119,6 +134,7 @@ class Snapshots:
 
     async def _take(self, pins: Pins, *, reason: str, now_ms: int) -> tuple[Manifest, Pinned]:
         await self._shipper.until_may_ship()
+        await self._mend()
         if self.newest is not None:
             await self._look_after(self.newest)
         try:
@@ -161,9 +177,20 @@ class Snapshots:
             return
         for key in sorted(missing & records.keys()):
             await self._shipper.object(key, records[key])
-        gone = {chunks[key].name for key in missing & chunks.keys()}
-        self._stored = {name: chunk for name, chunk in self._stored.items() if name not in gone}
-        self._found = {number: chunk for number, chunk in self._found.items() if chunk.name not in gone}
+        self._forget({chunks[key].name for key in missing & chunks.keys()})
+
+    async def _mend(self) -> None:
+        """Have what is distrusted sent again: the chunks among it with the snapshot that begins."""
+        distrusted, self._distrusted = self._distrusted, set()
+        self._forget({name for _, name in filter(None, map(parse_chunk, distrusted))})
+        key = start_key(self._lineage.epoch)
+        if key in distrusted and key in self._lineage.records:
+            await self._shipper.object(key, self._lineage.records[key])
+
+    def _forget(self, names: AbstractSet[str]) -> None:
+        """Forget that chunks of these names are stored."""
+        self._stored = {name: chunk for name, chunk in self._stored.items() if name not in names}
+        self._found = {number: chunk for number, chunk in self._found.items() if chunk.name not in names}
 
     def _manifest(self, pinned: Pinned, *, reason: str, now_ms: int) -> Manifest:
         page_size, per_chunk = self._form

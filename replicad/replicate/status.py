@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from replicad.replicate.drill import drill_status
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,6 +66,7 @@ def _followed(office: Office, *, now_ms: int) -> Mapping[str, object]:
         "window_begin": instant(metrics.window_begin_ms),
         "preserve_marks": metrics.preserve_marks,
         "store_reachable": metrics.store_reachable,
+        "drill": drill_status(follower.drill.record, instant),
     }
 
 

@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from replicad.host.clock import Clock
     from replicad.host.threads import Threads
     from replicad.host.watcher import Watcher
@@ -22,3 +24,4 @@ class Tools:
     background: Threads  # for snapshots: steps back behind the application
     watcher: Watcher
     heavy: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, 1))  # for what holds many MiB at once
+    environment: Mapping[str, str] | None = None  # under which another replicad reads the same settings; None: none may

@@ -6,11 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import Damaged
+from replicad.store.database import chunk_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replicad.host.threads import Threads
+    from replicad.snapshot import ChunkNames
     from replicad.store.protocol import ObjectStore
 
 T = TypeVar("T")
@@ -32,6 +34,14 @@ class Fetch:
         self.fetched_bytes = 0
         self._store = store
         self._room = asyncio.Semaphore(concurrency)
+
+    async def chunk_names(self) -> ChunkNames:
+        """Return how the chunks of this store are named.
+
+        Raises:
+            ReplicadError: the store cannot be read, or not with these keys.
+        """
+        return await chunk_names(self._store)
 
     async def read(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes [start, stop) of an object.

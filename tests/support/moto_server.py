@@ -102,7 +102,10 @@ class MotoServer:
             self.endpoint + path,
             data=body,
             method=method,
-            headers={"Authorization": f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/s3/aws4_request"},
+            headers={
+                "Authorization": f"AWS4-HMAC-SHA256 Credential=test/20260101/{REGION}/s3/aws4_request",
+                "Content-Type": "application/octet-stream",  # else moto takes the body for a form, and changes it
+            },
         )
         with _DIRECT.open(request, timeout=10) as response:
             answer: bytes = response.read()

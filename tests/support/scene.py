@@ -143,6 +143,16 @@ class Scene:
             return read_folder(self.bucket / self.database.name)
         return self._server.objects(self._bucket_name, f"{self.database.name}/")
 
+    def replace_object(self, key: str, body: bytes | None) -> None:
+        """Put other bytes under a key behind the daemon's back, or nothing (None)."""
+        if self._server is None:
+            path = self.bucket / self.database.name / key
+            path.unlink() if body is None else path.write_bytes(body)
+        elif body is None:
+            self._server.delete_object(self._bucket_name, f"{self.database.name}/{key}")
+        else:
+            self._server.put_object(self._bucket_name, f"{self.database.name}/{key}", body)
+
     def open_uploads(self) -> int:
         """Return how many multipart uploads were begun on the server and not ended."""
         assert self._server is not None

@@ -28,6 +28,7 @@ WRONG = {
     Kind.ADDRESS: "9090",
     Kind.SECRET: " ",
     Kind.DATABASES: "/data/app.db",
+    Kind.STATEMENTS: " ; ",
 }
 BASE = {"REPLICAD_DATABASE": "/data/app.db", "REPLICAD_REPLICA": "file:///backup"}
 
