@@ -65,6 +65,21 @@ def compress_after(raw: bytes | bytearray | memoryview, before: bytes) -> bytes:
     return zstandard.ZstdCompressor(compression_params=_AFTER, dict_data=known).compress(raw)
 
 
+def content_bytes(stored: bytes | memoryview, *, what: str, where: str) -> int:
+    """Return the content size that the frame in `stored` names; nothing of it is unpacked.
+
+    Raises:
+        Damaged: it is no frame, or names none; `what` and `where` name it in the message.
+    """
+    try:
+        size = zstandard.frame_content_size(stored)
+    except zstandard.ZstdError as error:
+        raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
+    if size < 0:
+        raise Damaged(what=what, where=where, expected="a frame that names its content size", found="none")
+    return size
+
+
 def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: str, before: bytes = b"") -> bytes:
     """Return the content of the one frame in `stored`, which must be `raw_bytes` long.
 

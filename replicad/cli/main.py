@@ -25,6 +25,7 @@ COMMANDS = {
     "sync": "Return when all that is committed now is durable.",
     "snapshot": "Have the running replicad take a snapshot now.",
     "status": "Show what the running replicad does, or what the store holds.",
+    "copy": "Copy a replica to another bucket or folder, or bring a copy up to date.",
     "log": "List transactions and restore points.",
     "wait": "Return when the running replicad is ready.",
     "doctor": "Check the store, permissions, SQLite, disk and clock, and say what to do.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from replicad.observe.events import RESTORE_PROGRESSED
+from replicad.observe.events import COPY_PROGRESSED, RESTORE_PROGRESSED
 from replicad.observe.logging import get_logger
 
 if TYPE_CHECKING:
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 
 
-def progress_for(stream: TextIO, name: str) -> Progress:
-    """Return what shows the progress of a restore of the database `name` on a stream."""
-    return Bar(stream, name) if stream.isatty() else Lines(name)
+_EVENTS = {"restoring": RESTORE_PROGRESSED, "copying": COPY_PROGRESSED}
+
+
+def progress_for(stream: TextIO, name: str, *, doing: str = "restoring") -> Progress:
+    """Return what shows the progress of a restore, or a copy, of the database `name` on a stream."""
+    return Bar(stream, f"{doing} {name}") if stream.isatty() else Lines(name, event=_EVENTS[doing])
 
 
 class Bar:
     """A bar with size, speed and time left."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
+    def __init__(self, stream: TextIO, description: str) -> None:
         # Imported here: only a terminal needs it.
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import (  # noqa: PLC0415
@@ -40,7 +43,7 @@ class Bar:
             TransferSpeedColumn,
         )
 
-        self._name = name
+        self._description = description
         self._bar: RichProgress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -56,7 +59,7 @@ class Bar:
         """Show the bar, from the beginning."""
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task(f"restoring {self._name}", total=total_bytes)
+            self._task = self._bar.add_task(self._description, total=total_bytes)
         else:
             self._bar.reset(self._task, total=total_bytes)
 
@@ -73,7 +76,10 @@ class Bar:
 class Lines:
     """A log line at most every few seconds."""
 
-    def __init__(self, name: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, monotonic: Callable[[], float] = time.monotonic, *, event: str = RESTORE_PROGRESSED
+    ) -> None:
+        self._event = event
         self._log = get_logger(database=name)
         self._monotonic = monotonic
         self._total_bytes = 0
@@ -90,7 +96,7 @@ class Lines:
         now = self._monotonic()
         if now - self._said_at >= _LINE_SECONDS:
             self._said_at = now
-            self._log.info(RESTORE_PROGRESSED, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
+            self._log.info(self._event, done_bytes=self._done_bytes, total_bytes=self._total_bytes)
 
     def finished(self) -> None:
         """Say nothing: the end has an event of its own."""

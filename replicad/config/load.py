@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from replicad.config.databases import missing, resolve
+from replicad.config.mirrors import check_places, mirrors_of
 from replicad.config.model import Settings
 from replicad.config.parse import parse
 from replicad.config.secret import SHOWN, Secret
+from replicad.config.secret_file import read_secret
 from replicad.config.setting import Kind
 from replicad.config.settings import BY_NAME, SETTINGS
 from replicad.config.sources import Given, gather
@@ -21,13 +22,13 @@ from replicad.store.url import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
-    from replicad.config.model import DatabaseSettings
+    from replicad.config.model import DatabaseSettings, MirrorSettings
 
-_INTO_DATABASES = ("config", "database", "replica", "name", "databases")
+_INTO_DATABASES = ("config", "database", "replica", "name", "databases", "mirrors")
 _SECRETS = tuple(setting.name for setting in SETTINGS if setting.is_secret)
 _SECRET_FILES = tuple(f"{name}_file" for name in _SECRETS)
-_MAX_SECRET_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,9 @@ class Loaded:
                 f"{one.path} -> {without_secrets(one.replica)} ({one.name})" for one in self.settings.databases
             )
             return Effective(name=name, value=listed, origin=given.origin)
+        if name == "mirrors" and given is not None:
+            labels = ", ".join(mirror.label for mirror in self.settings.mirrors)
+            return Effective(name=name, value=labels, origin=given.origin)
         if given is None:
             return Effective(name=name, value=self._computed(name), origin="default")
         if setting.is_secret:
@@ -99,6 +103,7 @@ def load(
     values |= {name: _secret(name, given) for name in _SECRETS}
     databases = resolve(given, required)
     values["databases"] = databases
+    values["mirrors"] = _mirrors(given.get("mirrors"), databases, environ)
     values["control_socket"] = values["control_socket"] or _socket_beside(databases)
     _check(values, given)
     for name in required:
@@ -119,15 +124,17 @@ def _secret(name: str, given: Mapping[str, Given]) -> Secret | None:
         return None if value is None else _as_secret(parse(BY_NAME[name], value.text, value.where))
     if value is not None and value.rank == file.rank:
         raise UsageError(where=file.where, expected=f"either {name} or {file.name}", found="both", hint="Remove one.")
-    try:
-        with Path(file.text).expanduser().open("rb") as stream:
-            text = stream.read(_MAX_SECRET_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        found = getattr(error, "strerror", None) or "what is no text"
-        raise UsageError(where=file.where, expected="a file with the secret", found=found, hint=file.text) from error
-    if not text:
-        raise UsageError(where=file.where, expected="a file with the secret", found="an empty file", hint=file.text)
-    return Secret(text)
+    return read_secret(file.text, file.where)
+
+
+def _mirrors(
+    given: Given | None, databases: tuple[DatabaseSettings, ...], environ: Mapping[str, str]
+) -> tuple[MirrorSettings, ...]:
+    if given is None:
+        return ()
+    mirrors = mirrors_of(given.text, given.node, given.where, environ)
+    check_places(mirrors, databases, given.where)
+    return mirrors
 
 
 def _as_secret(value: object) -> Secret:

@@ -8,6 +8,7 @@ from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replicad.config.mirrors import mirrors_of
 from replicad.config.model import Address
 from replicad.config.secret import Secret
 from replicad.config.setting import Kind, Setting
@@ -32,6 +33,7 @@ _EXPECTED = {
     Kind.ADDRESS: "host:port, or off",
     Kind.SECRET: "a secret",
     Kind.DATABASES: "a list of databases",
+    Kind.MIRRORS: "a list of replica URLs",
 }
 
 
@@ -49,6 +51,8 @@ def parse(setting: Setting, text: str, where: str) -> object:
     if setting.kind is Kind.URL:
         parse_url(text, where=where)  # raises in its own words, which never repeat a credential
         return text
+    if setting.kind is Kind.MIRRORS:
+        return mirrors_of(text, None, where, {})
     found = "a value that is not shown" if setting.is_secret else repr(text)
     try:
         value = _PARSERS[setting.kind](text)
@@ -125,4 +129,5 @@ _PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.ADDRESS: _address,
     Kind.SECRET: lambda text: Secret(_text(text)),
     Kind.DATABASES: _databases,
+    Kind.MIRRORS: _databases,
 }

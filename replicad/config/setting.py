@@ -21,6 +21,7 @@ class Kind(StrEnum):
     ADDRESS = "address"
     SECRET = "secret"  # noqa: S105 - the name of a kind
     DATABASES = "databases"
+    MIRRORS = "mirrors"
 
 
 class Section(StrEnum):

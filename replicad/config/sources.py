@@ -152,7 +152,7 @@ def _file_entry(path: Path, key: yaml.Node, value: yaml.Node) -> Given:
             found="nothing",
             hint=f"Remove the key, or write for example {name}: {BY_NAME[name].example}",
         )
-    if name == "databases":
+    if name in {"databases", "mirrors"}:
         return Given(name=name, rank=Rank.FILE, text="", node=value, origin=origin)
     if shape(value) != "one value":
         hint = f"Example: {name}: {BY_NAME[name].example}"

@@ -61,6 +61,9 @@ EPOCH_NOT_ENDED: Final = "epoch_not_ended"  # its end could not be stored: the n
 EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 
 # --- keeping the history ---------------------------------------------------------------------
+COPY_PROGRESSED: Final = "copy_progressed"
+COPIED: Final = "copied"  # all of a replica that was listed is at the destination
+OBJECT_DAMAGED: Final = "object_damaged"  # in the source, or other bytes at the destination: it was not copied
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
 
 # --- restore ---------------------------------------------------------------------------------

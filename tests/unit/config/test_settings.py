@@ -25,6 +25,7 @@ WRONG = {
     Kind.ADDRESS: "9090",
     Kind.SECRET: " ",
     Kind.DATABASES: "/data/app.db",
+    Kind.MIRRORS: "[ftp://bucket]",
 }
 BASE = {"REPLICAD_DATABASE": "/data/app.db", "REPLICAD_REPLICA": "file:///backup"}
 
