@@ -64,6 +64,10 @@ EPOCH_ENDED: Final = "epoch_ended"  # cleanly, with its final TXID
 COPY_PROGRESSED: Final = "copy_progressed"
 COPIED: Final = "copied"  # all of a replica that was listed is at the destination
 OBJECT_DAMAGED: Final = "object_damaged"  # in the source, or other bytes at the destination: it was not copied
+MIRROR_CAUGHT_UP: Final = "mirror_caught_up"  # by listing both places: at a start, or after it was away for long
+MIRROR_FAILED: Final = "mirror_failed"  # said once per outage; nothing else waits for it
+MIRROR_RECOVERED: Final = "mirror_recovered"  # the outage is over, and what it lacked is there
+MIRROR_BEHIND: Final = "mirror_behind"  # at the end of the process: what it lacks is copied by the next start
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
 
 # --- restore ---------------------------------------------------------------------------------

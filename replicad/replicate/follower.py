@@ -20,6 +20,7 @@ from replicad.replicate.duties import do_all
 from replicad.replicate.following import record_state
 from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
+from replicad.replicate.mirroring import MirrorDuty
 from replicad.replicate.opened import open_source
 from replicad.replicate.own import store_end
 from replicad.replicate.session import Session
@@ -84,7 +85,7 @@ class Follower:
             group.create_task(self._follow())
 
     def _duties(self) -> list[Duty]:
-        return []
+        return [MirrorDuty(mirror=mirror, following=self.following) for mirror in self.following.mirrors]
 
     async def _follow(self) -> None:
         while True:

@@ -62,6 +62,7 @@ def _followed(office: Office, *, now_ms: int) -> Mapping[str, object]:
         "snapshot_at": instant(newest.created_ms) if newest else None,
         "snapshot_stored_bytes": newest.stored_bytes if newest else None,
         "store_reachable": metrics.store_reachable,
+        "mirrors": [mirror.status(now_ms) for mirror in following.mirrors],
     }
 
 
