@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from replicad.config.databases import missing, resolve
-from replicad.config.mirrors import check_places, mirrors_of
+from replicad.config.mirrors import mirrors_of
 from replicad.config.model import Settings
 from replicad.config.parse import parse
 from replicad.config.secret import SHOWN, Secret
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from replicad.config.model import DatabaseSettings, MirrorSettings
+    from replicad.config.model import DatabaseSettings
 
 _INTO_DATABASES = ("config", "database", "replica", "name", "databases", "mirrors")
 _SECRETS = tuple(setting.name for setting in SETTINGS if setting.is_secret)
@@ -103,7 +103,8 @@ def load(
     values |= {name: _secret(name, given) for name in _SECRETS}
     databases = resolve(given, required)
     values["databases"] = databases
-    values["mirrors"] = _mirrors(given.get("mirrors"), databases, environ)
+    mirrors = given.get("mirrors")
+    values["mirrors"] = mirrors_of(mirrors.text, mirrors.node, mirrors.where, environ) if mirrors else ()
     values["control_socket"] = values["control_socket"] or _socket_beside(databases)
     _check(values, given)
     for name in required:
@@ -125,16 +126,6 @@ def _secret(name: str, given: Mapping[str, Given]) -> Secret | None:
     if value is not None and value.rank == file.rank:
         raise UsageError(where=file.where, expected=f"either {name} or {file.name}", found="both", hint="Remove one.")
     return read_secret(file.text, file.where)
-
-
-def _mirrors(
-    given: Given | None, databases: tuple[DatabaseSettings, ...], environ: Mapping[str, str]
-) -> tuple[MirrorSettings, ...]:
-    if given is None:
-        return ()
-    mirrors = mirrors_of(given.text, given.node, given.where, environ)
-    check_places(mirrors, databases, given.where)
-    return mirrors
 
 
 def _as_secret(value: object) -> Secret:

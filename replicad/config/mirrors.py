@@ -68,14 +68,17 @@ def mirrors_of(text: str, node: yaml.Node | None, where: str, environ: Mapping[s
     return found
 
 
-def check_places(mirrors: Sequence[MirrorSettings], databases: Sequence[DatabaseSettings], where: str) -> None:
+def check_places(mirrors: Sequence[MirrorSettings], databases: Sequence[DatabaseSettings]) -> None:
     """Refuse a mirror that is the replica itself, and two databases that would share a folder in a mirror.
+
+    For a daemon only: a restore from a mirror is asked for with that one as the replica.
 
     Raises:
         UsageError: there is one.
     """
     if not mirrors:
         return
+    where = "mirrors"
     replicas = {parse_url(database.replica) for database in databases if database.replica}
     for mirror in mirrors:
         if parse_url(mirror.url) in replicas:
