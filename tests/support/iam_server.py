@@ -119,9 +119,12 @@ def _enforce() -> None:
             self._authenticate_and_authorize_s3_action(bucket_name=self.bucket_name)
             raise
 
-    access_control.IAMPolicyStatement._check_conditions = conditions_hold
-    S3Response._set_action = set_and_remember
-    S3Response.get_object = get_or_deny
+    for owner, name, function in (
+        (access_control.IAMPolicyStatement, "_check_conditions", conditions_hold),
+        (S3Response, "_set_action", set_and_remember),
+        (S3Response, "get_object", get_or_deny),
+    ):
+        setattr(owner, name, function)
     settings.INITIAL_NO_AUTH_ACTION_COUNT = 0
 
 

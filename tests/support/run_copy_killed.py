@@ -16,16 +16,15 @@ from replicad.mirror.copying import CopyOptions, copy_replica
 from replicad.mirror.side import Side
 from replicad.store.open import open_store
 from replicad.store.prefixed import PrefixedStore
-from tests.support import run_restore_killed
 from tests.support.run_restore_killed import die_at
 
 
 async def main(replica: str, destination: str, name: str) -> None:
     """Copy all that is missing."""
     here, there, threads = await open_store(replica), await open_store(destination), Threads("copy", 2)
-    sides = (Side.plain(PrefixedStore(store, f"{name}/")) for store in (here, there))
+    source, copy = (Side.plain(PrefixedStore(store, f"{name}/")) for store in (here, there))
     try:
-        await copy_replica(*sides, threads, options=CopyOptions())
+        await copy_replica(source, copy, threads, options=CopyOptions())
     finally:
         await threads.close()
         await here.close()
@@ -33,7 +32,6 @@ async def main(replica: str, destination: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    run_restore_killed.CHANGES = ("fsync", "replace", "link", "unlink")
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # log lines are no answers
     for line in sys.stdin:
@@ -42,6 +40,6 @@ if __name__ == "__main__":
             if os.WIFEXITED(status):
                 os.write(answers, b"done\n" if status == 0 else f"failed with {status}\n".encode())
         else:
-            die_at(int(line), answers)
+            die_at(int(line), answers, changes=("fsync", "replace", "link", "unlink"))
             asyncio.run(main(*sys.argv[1:]))
             os._exit(0)
