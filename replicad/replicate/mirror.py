@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from replicad.observe.metrics import DatabaseMetrics
     from replicad.replicate.notes import Notes
 
-_CONCURRENCY = 4
+_CONCURRENCY = 2  # objects of up to 8 MiB in memory, beside all else that the daemon does
 _DELETIONS = 1_000  # in one request
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 60.0
