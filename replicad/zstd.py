@@ -102,6 +102,26 @@ def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: 
         raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
 
 
+class Unpacking:
+    """One frame, unpacked piece by piece as it arrives."""
+
+    def __init__(self, *, what: str, where: str) -> None:
+        self._what = what
+        self._where = where
+        self._decompressor = zstandard.ZstdDecompressor().decompressobj()
+
+    def step(self, stored: bytes) -> bytes:
+        """Return the content that the next stored bytes complete.
+
+        Raises:
+            Damaged: they do not go on with the frame; `what` and `where` name it in the message.
+        """
+        try:
+            return self._decompressor.decompress(stored)
+        except zstandard.ZstdError as error:
+            raise Damaged(what=self._what, where=self._where, expected="a zstd frame", found=str(error)) from error
+
+
 def _decompressor(before: bytes) -> zstandard.ZstdDecompressor:
     if not before:
         return _contexts.decompressor

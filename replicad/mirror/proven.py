@@ -1,4 +1,4 @@
-"""Holding an object against the hashes that it carries, while it is on its way. All but the stream runs in threads.
+"""Holding an object against the hashes that it carries, while it is on its way. Hashing is done in threads.
 
 A segment has a hash for each of its parts, a chunk is named by its content. A manifest, a start, an end and a claim
 have none: that they can be read, and are of the epoch that their key names, is all that can be said of them.
@@ -6,6 +6,7 @@ have none: that they can be read, and are of the epoch that their key names, is 
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,27 @@ async def segment_pieces(fetch: Fetch, key: str, size_bytes: int) -> AsyncIterat
     for blocks in _pieces(index):
         yield await fetch.proven(key, partial(_check_blocks, key, blocks), start=blocks[0].offset, stop=_end(blocks))
     yield packed + tail[index_end - size_bytes :]
+
+
+async def chunk_pieces(fetch: Fetch, key: str, size_bytes: int, name: str) -> AsyncIterator[bytes]:
+    """Iterate over the bytes of a large chunk; the last piece is handed on only when the content has its name.
+
+    Raises:
+        Damaged: it has another.
+        ObjectMissing: it is gone.
+    """
+    unpacking, digest = zstd.Unpacking(what=key, where="zstd frame"), hashlib.sha256()
+
+    def step(piece: bytes) -> None:
+        digest.update(unpacking.step(piece))
+
+    for start in range(0, size_bytes, _PIECE_BYTES):
+        stop = min(size_bytes, start + _PIECE_BYTES)
+        piece = await fetch.read(key, start=start, stop=stop)
+        await fetch.threads.run(step, piece)
+        if stop == size_bytes and digest.hexdigest() != name:
+            raise Damaged(what=key, where="SHA-256 of the content", expected=name, found=digest.hexdigest())
+        yield piece
 
 
 def _pieces(index: SegmentIndex) -> list[list[Block]]:

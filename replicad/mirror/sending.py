@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from replicad.errors import ConditionalWritesUnsupported, Damaged, NewerFormat, ObjectMissing, StoreUnreachable
-from replicad.layout import parse_claim, parse_segment
-from replicad.mirror.proven import check, segment_pieces
+from replicad.layout import parse_chunk, parse_claim, parse_segment
+from replicad.mirror.proven import check, chunk_pieces, segment_pieces
 from replicad.mirror.sameness import other_history
 from replicad.restore.fetch import Fetch
 from replicad.store.create import create_settled
@@ -102,6 +102,8 @@ class Sender:
     def _pieces(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:
         if self._source.is_plain and parse_segment(key) is not None:
             return segment_pieces(self._fetch, key, size_bytes)
+        if self._source.is_plain and (chunk := parse_chunk(key)) is not None:
+            return chunk_pieces(self._fetch, key, size_bytes, chunk[1])
         return self._plain_pieces(key, size_bytes)
 
     async def _plain_pieces(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:

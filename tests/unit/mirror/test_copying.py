@@ -403,11 +403,16 @@ async def test_large_objects_are_streamed(replica: Replica, monkeypatch: pytest.
     assert there.most > 4  # the head, its blocks one by one, the index
 
 
-async def test_a_large_damaged_segment_is_not_stored(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["/log/", "/chunks/"])
+async def test_a_large_damaged_object_is_not_stored(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """A hash that does not hold in the middle of a stream breaks it off: nothing appears under the key."""
     monkeypatch.setattr(sending, "PIECE_BYTES", 4096)
-    key = next(key for key in await objects(replica.store) if "/log/" in key)
-    body = bytearray(await replica.store.get(key))
+    monkeypatch.setattr("replicad.mirror.proven._PIECE_BYTES", 4096)
+    bodies = await objects(replica.store)
+    key = next(key for key in bodies if kind in key and len(bodies[key]) > 8192)
+    body = bytearray(bodies[key])
     body[len(body) // 2] ^= 1
     await replica.store.put(key, bytes(body))
     there = MemoryStore("there")
