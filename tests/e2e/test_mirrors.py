@@ -118,3 +118,37 @@ def test_a_copy_of_a_bucket_while_its_daemon_works(tmp_path: Path, moto: MotoSer
         assert read_folder(tmp_path / "copy/app.db") == {
             key: body for key, body in scene.objects().items() if is_history(key)
         }
+
+
+def test_a_handover_and_crashes_leave_one_history_in_the_mirror(tmp_path: Path) -> None:
+    """Two instances with one mirror hand over, and one dies now and then: in the end it has all, as the replica."""
+    mirror = f"file://{tmp_path}/mirror"
+    with Scene(tmp_path, settings={**QUICK, "mirrors": mirror}) as scene:
+        scene.create()
+        second = scene.folder / "second"
+        second.mkdir()
+        settings = {**QUICK, "mirrors": mirror, "sync_interval": "20ms"}
+        other = DaemonProcess(second / "app.db", scene.replica, second, settings)
+        try:
+            for begin in range(0, 20, 5):  # killed while it copies, and begun again on the same disk
+                scene.daemon.start()
+                scene.insert(*range(begin, begin + 5))
+                scene.daemon.sync()
+                scene.daemon.kill()
+            scene.daemon.start()
+            other.start()
+            assert scene.daemon.found("handed_over")
+            connection = connect(other.database)
+            connection.execute("INSERT INTO t VALUES (20, 'second')")
+            connection.close()
+            until_copied(other, other.sync())
+            assert other.stop() == 0
+            assert not other.found("mirror_failed")
+            assert not scene.daemon.found("mirror_failed")
+            assert scene.daemon.stop() == 0
+        finally:
+            other.kill()
+        ours = {key: body for key, body in scene.objects().items() if is_history(key)}
+        assert read_folder(tmp_path / "mirror/app.db") == ours
+        path = scene.restore("--replica", mirror)
+        assert rows_of(path) == list(range(21))
