@@ -63,7 +63,7 @@ async def carry_out(invocation: Invocation, order: Order) -> tuple[Mapping[str, 
         destination = await open_store(order.destination, _options(settings, order))
         stack.push_async_callback(destination.close)
         for database in settings.databases:
-            progress = progress_for(sys.stderr, database.name, doing="copying")
+            progress = progress_for(sys.stderr, database.name, verb="copying", event=events.COPY_PROGRESSED)
             there = PrefixedStore(destination, f"{database.name}/")
             async with open_replica(settings, database, concurrency=options.concurrency) as here:
                 copied = await copy_replica(

@@ -1,11 +1,11 @@
-"""How far a restore is: a bar on a terminal, a log line now and then elsewhere, on standard error both."""
+"""How far a restore or a push is: a bar on a terminal, a log line now and then elsewhere, on standard error both."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from replicad.observe.events import COPY_PROGRESSED, RESTORE_PROGRESSED
+from replicad.observe.events import RESTORE_PROGRESSED
 from replicad.observe.logging import get_logger
 
 if TYPE_CHECKING:
@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 5.0
 
 
-_EVENTS = {"restoring": RESTORE_PROGRESSED, "copying": COPY_PROGRESSED}
-
-
-def progress_for(stream: TextIO, name: str, *, doing: str = "restoring") -> Progress:
-    """Return what shows the progress of a restore, or a copy, of the database `name` on a stream."""
-    return Bar(stream, f"{doing} {name}") if stream.isatty() else Lines(name, event=_EVENTS[doing])
+def progress_for(stream: TextIO, name: str, *, verb: str = "restoring", event: str = RESTORE_PROGRESSED) -> Progress:
+    """Return what shows the progress of work on the database `name` on a stream: a bar with a verb, or log lines."""
+    return Bar(stream, f"{verb} {name}") if stream.isatty() else Lines(name, event=event)
 
 
 class Bar:
     """A bar with size, speed and time left."""
 
-    def __init__(self, stream: TextIO, description: str) -> None:
+    def __init__(self, stream: TextIO, title: str) -> None:
         # Imported here: only a terminal needs it.
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import (  # noqa: PLC0415
@@ -43,7 +40,7 @@ class Bar:
             TransferSpeedColumn,
         )
 
-        self._description = description
+        self._title = title
         self._bar: RichProgress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -59,7 +56,7 @@ class Bar:
         """Show the bar, from the beginning."""
         if self._task is None:
             self._bar.start()
-            self._task = self._bar.add_task(self._description, total=total_bytes)
+            self._task = self._bar.add_task(self._title, total=total_bytes)
         else:
             self._bar.reset(self._task, total=total_bytes)
 
