@@ -89,6 +89,13 @@ class CreateUndecided(ReplicadError):
     """The store {store} did not say whether {key} was created ({found}). Read it back to find out."""
 
 
+class OtherHistory(ReplicadError):
+    """{destination} holds another history than {source}: {found}. Nothing that it holds was replaced; give
+    another bucket or folder, or look at both with `replicad log`."""
+
+    exit_code = 64
+
+
 # --- what is stored --------------------------------------------------------------------------
 
 

@@ -65,6 +65,21 @@ def compress_after(raw: bytes | bytearray | memoryview, before: bytes) -> bytes:
     return zstandard.ZstdCompressor(compression_params=_AFTER, dict_data=known).compress(raw)
 
 
+def content_bytes(stored: bytes | memoryview, *, what: str, where: str) -> int:
+    """Return the content size that the frame in `stored` names; nothing of it is unpacked.
+
+    Raises:
+        Damaged: it is no frame, or names none; `what` and `where` name it in the message.
+    """
+    try:
+        size = zstandard.frame_content_size(stored)
+    except zstandard.ZstdError as error:
+        raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
+    if size < 0:
+        raise Damaged(what=what, where=where, expected="a frame that names its content size", found="none")
+    return size
+
+
 def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: str, before: bytes = b"") -> bytes:
     """Return the content of the one frame in `stored`, which must be `raw_bytes` long.
 
@@ -87,19 +102,24 @@ def decompress(stored: bytes | memoryview, *, raw_bytes: int, what: str, where: 
         raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
 
 
-def content_bytes(stored: bytes | memoryview, *, what: str, where: str) -> int:
-    """Return how many bytes the frame in `stored` says that its content has; the caller bounds it before it unpacks.
+class Unpacking:
+    """One frame, unpacked piece by piece as it arrives."""
 
-    Raises:
-        Damaged: not the beginning of a frame, or one that does not say it.
-    """
-    try:
-        size = zstandard.frame_content_size(stored)
-    except zstandard.ZstdError as error:
-        raise Damaged(what=what, where=where, expected="a zstd frame", found=str(error)) from error
-    if size < 0:
-        raise Damaged(what=what, where=where, expected="a frame that names its content size", found="one that does not")
-    return size
+    def __init__(self, *, what: str, where: str) -> None:
+        self._what = what
+        self._where = where
+        self._decompressor = zstandard.ZstdDecompressor().decompressobj()
+
+    def step(self, stored: bytes) -> bytes:
+        """Return the content that the next stored bytes complete.
+
+        Raises:
+            Damaged: they do not go on with the frame; `what` and `where` name it in the message.
+        """
+        try:
+            return self._decompressor.decompress(stored)
+        except zstandard.ZstdError as error:
+            raise Damaged(what=self._what, where=self._where, expected="a zstd frame", found=str(error)) from error
 
 
 def _decompressor(before: bytes) -> zstandard.ZstdDecompressor:

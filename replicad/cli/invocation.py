@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from replicad.config import Loaded, Secret, Settings, load
+from replicad.config import Loaded, Settings, load
 from replicad.config.databases import missing
 from replicad.config.settings import BY_NAME
 from replicad.config.sources import Rank
@@ -72,14 +72,7 @@ class Invocation:
     @property
     def scrubber(self) -> Scrubber:
         """Takes this call's credentials out of texts."""
-        settings = self.settings
-        held = (
-            settings.s3_access_key_id,
-            settings.s3_secret_access_key,
-            settings.s3_session_token,
-            settings.encryption_key,
-        )
-        return Scrubber(secret.reveal() for secret in held if isinstance(secret, Secret))
+        return Scrubber(secret.reveal() for secret in self.settings.secrets)
 
     def control_socket(self) -> Path:
         """Return the control socket of the running replicad.

@@ -27,6 +27,7 @@ COMMANDS = {
     "snapshot": "Have the running replicad take a snapshot now.",
     "status": "Show what the running replicad does, or what the store holds.",
     "verify": "Check that what is stored can be restored.",
+    "copy": "Copy a replica to another bucket or folder, or bring a copy up to date.",
     "log": "List transactions and restore points.",
     "preserve": "Keep a state from retention until a date.",
     "prune": "Show what retention deletes and keeps, and why; delete with --confirm.",

@@ -10,6 +10,7 @@ import click
 
 from replicad.cli.flags import command
 from replicad.config import Section
+from replicad.config.mirrors import check_places
 
 if TYPE_CHECKING:
     from replicad.cli.invocation import Invocation
@@ -34,6 +35,7 @@ def run(invocation: Invocation, *, argv: tuple[str, ...]) -> int:
     start, 75 when the final flush failed.
     """
     settings = invocation.settings
+    check_places(settings.mirrors, settings.databases)
     invocation.start_logging()
     # Nearly all that is made while modules load stays: looking for garbage in it is a tenth of the start-up time.
     gc.disable()

@@ -7,7 +7,7 @@ validation, and docs/configuration.md.
 from __future__ import annotations
 
 from replicad.config.load import Loaded, load
-from replicad.config.model import Address, DatabaseSettings, Settings
+from replicad.config.model import Address, DatabaseSettings, MirrorSettings, Settings
 from replicad.config.secret import Secret
 from replicad.config.setting import Kind, Section, Setting
 from replicad.config.settings import SETTINGS
@@ -18,6 +18,7 @@ __all__ = [
     "DatabaseSettings",
     "Kind",
     "Loaded",
+    "MirrorSettings",
     "Secret",
     "Section",
     "Setting",

@@ -42,6 +42,16 @@ REPLICA = (
         "optional.",
         example="[{path: /data/app.db}, {path: /data/jobs.db, name: jobs}]",
     ),
+    Setting(
+        name="mirrors",
+        kind=Kind.MIRRORS,
+        section=Section.REPLICA,
+        effect="Second places for every replica, kept up to date behind it: a list of URLs, or of {replica, "
+        "s3_access_key_id_file, s3_secret_access_key_file}, or with `_variable` instead of `_file` and the name of an "
+        "environment variable. Without a key of its own a mirror is reached with the replica's. None of them holds "
+        "anything back.",
+        example='["s3://second-bucket/app?region=eu-west-1", "file:///mnt/second"]',
+    ),
 )
 
 CAPTURE = (

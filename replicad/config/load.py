@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from replicad.config.databases import missing, resolve
+from replicad.config.mirrors import mirrors_of
 from replicad.config.model import Settings
 from replicad.config.parse import parse
 from replicad.config.secret import SHOWN, Secret
+from replicad.config.secret_file import read_secret
 from replicad.config.setting import Kind
 from replicad.config.settings import BY_NAME, SETTINGS
 from replicad.config.sources import Given, gather
@@ -22,13 +23,13 @@ from replicad.store.url import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from replicad.config.model import DatabaseSettings
 
-_INTO_DATABASES = ("config", "database", "replica", "name", "databases")
+_INTO_DATABASES = ("config", "database", "replica", "name", "databases", "mirrors")
 _SECRETS = tuple(setting.name for setting in SETTINGS if setting.is_secret)
 _SECRET_FILES = tuple(f"{name}_file" for name in _SECRETS)
-_MAX_SECRET_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,9 @@ class Loaded:
                 f"{one.path} -> {without_secrets(one.replica)} ({one.name})" for one in self.settings.databases
             )
             return Effective(name=name, value=listed, origin=given.origin)
+        if name == "mirrors" and given is not None:
+            labels = ", ".join(mirror.label for mirror in self.settings.mirrors)
+            return Effective(name=name, value=labels, origin=given.origin)
         if given is None:
             return Effective(name=name, value=self._computed(name), origin="default")
         if setting.is_secret:
@@ -100,6 +104,8 @@ def load(
     values |= {name: _secret(name, given) for name in _SECRETS}
     databases = resolve(given, required)
     values["databases"] = databases
+    mirrors = given.get("mirrors")
+    values["mirrors"] = mirrors_of(mirrors.text, mirrors.node, mirrors.where, environ) if mirrors else ()
     values["control_socket"] = values["control_socket"] or _socket_beside(databases)
     _check(values, given)
     for name in required:
@@ -120,15 +126,7 @@ def _secret(name: str, given: Mapping[str, Given]) -> Secret | None:
         return None if value is None else _as_secret(parse(BY_NAME[name], value.text, value.where))
     if value is not None and value.rank == file.rank:
         raise UsageError(where=file.where, expected=f"either {name} or {file.name}", found="both", hint="Remove one.")
-    try:
-        with Path(file.text).expanduser().open("rb") as stream:
-            text = stream.read(_MAX_SECRET_BYTES).decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        found = getattr(error, "strerror", None) or "what is no text"
-        raise UsageError(where=file.where, expected="a file with the secret", found=found, hint=file.text) from error
-    if not text:
-        raise UsageError(where=file.where, expected="a file with the secret", found="an empty file", hint=file.text)
-    return Secret(text)
+    return read_secret(file.text, file.where)
 
 
 def _as_secret(value: object) -> Secret:
@@ -154,6 +152,13 @@ def _check(values: Mapping[str, object], given: Mapping[str, Given]) -> None:
     if isinstance(encryption, Secret):
         source = given.get("encryption_key") or given["encryption_key_file"]
         parse_keys(encryption.reveal(), where=source.where)
+        if values["mirrors"]:
+            raise UsageError(
+                where=given["mirrors"].where,
+                expected="none beside encryption_key: this version mirrors plain replicas only",
+                found="mirrors",
+                hint="Copy the objects with a tool of the store's: a raw copy is read with the same key.",
+            )
     key, secret = values["s3_access_key_id"], values["s3_secret_access_key"]
     if (key is None) != (secret is None):
         has, lacks = ("s3_access_key_id", "s3_secret_access_key")[:: 1 if key else -1]

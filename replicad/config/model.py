@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path  # noqa: TC003 - msgspec reads the annotations when it runs
 from typing import Literal
 
@@ -11,6 +12,7 @@ from replicad.config.secret import Secret  # noqa: TC001 - likewise
 from replicad.encryption.keys import EncryptionKey, parse_keys
 from replicad.plan.policy import RULES, Keep, RetentionPolicy
 from replicad.store.options import StoreOptions
+from replicad.store.url import without_secrets
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -32,6 +34,32 @@ class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
     replica: str  # URL
 
 
+class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """A second place for every replica, with credentials of its own or those of the replica."""
+
+    url: str  # objects lie below URL/NAME/
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
+
+    @property
+    def label(self) -> str:
+        """What metrics and log lines call it."""
+        return without_secrets(self.url)
+
+    def store_options(self, options: StoreOptions) -> StoreOptions:
+        """Return how its store is opened, where the replica's is opened with `options`."""
+        key, secret, token = self.access_key_id, self.secret_access_key, self.session_token
+        if key is None or secret is None:
+            return options
+        return replace(
+            options,
+            access_key_id=key.reveal(),
+            secret_access_key=secret.reveal(),
+            session_token=token.reveal() if token else None,
+        )
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting in effect. One field per row of the table, durations in seconds; see docs/configuration.md.
 
@@ -40,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     databases: tuple[DatabaseSettings, ...]
+    mirrors: tuple[MirrorSettings, ...]
 
     wal: Literal["convert", "keep"]
     sync_interval_seconds: float
@@ -98,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     before_start: str | None
     stop_timeout_seconds: float
     flush_timeout_seconds: float
+    mirror_timeout_seconds: float
     ready_file: Path | None
 
     http_listen: Address | None  # None: off
@@ -119,6 +149,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             min_snapshots=self.min_snapshots,
             keep={rule: getattr(self, f"keep_{rule}") for rule in RULES},
         )
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every credential and key among the settings: what must never be shown."""
+        held = [self.s3_access_key_id, self.s3_secret_access_key, self.s3_session_token, self.encryption_key]
+        for mirror in self.mirrors:
+            held += [mirror.access_key_id, mirror.secret_access_key, mirror.session_token]
+        return tuple(secret for secret in held if secret is not None)
 
     def store_options(self, *, concurrency: int) -> StoreOptions:
         """Return how a store is opened with these settings; `concurrency` is the requests under way at once."""

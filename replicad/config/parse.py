@@ -8,6 +8,7 @@ from os.path import abspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replicad.config.mirrors import mirrors_of
 from replicad.config.model import Address
 from replicad.config.secret import Secret
 from replicad.config.setting import Kind, Setting
@@ -37,6 +38,7 @@ _EXPECTED = {
     Kind.SECRET: "a secret",
     Kind.DATABASES: "a list of databases",
     Kind.STATEMENTS: "SQL statements, each ended by a semicolon",
+    Kind.MIRRORS: "a list of replica URLs",
 }
 
 
@@ -54,6 +56,8 @@ def parse(setting: Setting, text: str, where: str) -> object:
     if setting.kind is Kind.URL:
         parse_url(text, where=where)  # raises in its own words, which never repeat a credential
         return text
+    if setting.kind is Kind.MIRRORS:
+        return mirrors_of(text, None, where, {})
     found = "a value that is not shown" if setting.is_secret else repr(text)
     try:
         value = _PARSERS[setting.kind](text)
@@ -161,4 +165,5 @@ _PARSERS: dict[Kind, Callable[[str], object]] = {
     Kind.SECRET: lambda text: Secret(_text(text)),
     Kind.DATABASES: _databases,
     Kind.STATEMENTS: _statements,
+    Kind.MIRRORS: _databases,
 }

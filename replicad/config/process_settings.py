@@ -118,6 +118,17 @@ RUNNING = (
         high="1h",
     ),
     Setting(
+        name="mirror_timeout",
+        kind=Kind.DURATION,
+        section=Section.RUNNING,
+        effect="How long the end of `run` may wait for the mirrors, when everything is in the replica and the epoch is "
+        "ended; what they lack then is said, and copied by the next start. It adds to flush_timeout.",
+        example="10s",
+        default="3s",
+        low="0s",
+        high="1h",
+    ),
+    Setting(
         name="ready_file",
         kind=Kind.PATH,
         section=Section.RUNNING,

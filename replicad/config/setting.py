@@ -23,6 +23,7 @@ class Kind(StrEnum):
     SECRET = "secret"  # noqa: S105 - the name of a kind
     DATABASES = "databases"
     STATEMENTS = "SQL statements"
+    MIRRORS = "mirrors"
 
 
 class Section(StrEnum):

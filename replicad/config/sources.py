@@ -167,7 +167,7 @@ def _file_entry(path: Path, key: yaml.Node, value: yaml.Node) -> Given:
             found="nothing",
             hint=f"Remove the key, or write for example {name}: {BY_NAME[name].example}",
         )
-    if name == "databases":
+    if name in {"databases", "mirrors"}:
         return Given(name=name, rank=Rank.FILE, text="", node=value, origin=origin)
     if BY_NAME[name].kind is Kind.STATEMENTS and shape(value) == "a list":
         return Given(name=name, rank=Rank.FILE, text="\n;".join(_values(value, name, origin)), origin=origin)

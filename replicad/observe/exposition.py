@@ -82,6 +82,17 @@ class Exposition:
             received.add_metric([verb], requests.received_bytes)
             duration.add_metric([verb], requests.duration.cumulative(), requests.duration.total)
         yield from (count, sent, received, duration)
+        yield self._mirror_requests()
+
+    def _mirror_requests(self) -> Metric:
+        count = CounterMetricFamily(
+            "replicad_mirror_requests", "Requests to the mirrors.", labels=["mirror", "verb", "outcome"]
+        )
+        for label, mirror in list(self._metrics.mirror_requests.items()):
+            for verb, requests in list(mirror.requests.items()):
+                for outcome, number in list(requests.outcomes.items()):
+                    count.add_metric([label, verb, outcome], number)
+        return count
 
 
 def _family(row: Row, databases: list[tuple[str, DatabaseMetrics]]) -> Metric:
@@ -97,8 +108,8 @@ def _family(row: Row, databases: list[tuple[str, DatabaseMetrics]]) -> Metric:
     for name, database in databases:
         value = getattr(database, row.field)
         if row.label is not None:
-            for label, number in list(value.items()):
-                family.add_metric([name, label], number)
+            for label, each in list(value.items()):
+                family.add_metric([name, label], each() if callable(each) else each)
         elif (number := value() if callable(value) else value) is not None:
             family.add_metric([name], number * row.scale)
     return family

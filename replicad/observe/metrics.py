@@ -94,6 +94,14 @@ class DatabaseMetrics(msgspec.Struct, kw_only=True, eq=False):
     resynchronisations: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by reason
     errors: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))  # by class of error
 
+    # Of each mirror, by its URL.
+    mirror_lag_seconds: dict[str, Callable[[], float]] = msgspec.field(default_factory=dict)
+    mirror_txid: dict[str, int] = msgspec.field(default_factory=dict)
+    mirror_failing: dict[str, bool] = msgspec.field(default_factory=dict)
+    mirror_objects: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    mirror_bytes: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
+    mirror_errors: defaultdict[str, int] = msgspec.field(default_factory=lambda: defaultdict(int))
+
     checkpoint_stall: Histogram = msgspec.field(default_factory=lambda: Histogram(STALL_SECONDS))
     frozen: Histogram = msgspec.field(default_factory=lambda: Histogram(FROZEN_SECONDS))
     durable_delay: Histogram = msgspec.field(default_factory=lambda: Histogram(DURABLE_SECONDS))
@@ -109,16 +117,32 @@ class RequestMetrics:
     duration: Histogram = field(default_factory=lambda: Histogram(REQUEST_SECONDS))
 
 
-class Metrics:
-    """All metrics of a process. Implements the store's RequestObserver."""
+class RequestCounts:
+    """Requests to one store, by verb. Implements the store's RequestObserver."""
+
+    def __init__(self) -> None:
+        self.requests: defaultdict[str, RequestMetrics] = defaultdict(RequestMetrics)
+
+    def request(self, verb: str, outcome: str, seconds: float, sent_bytes: int, received_bytes: int) -> None:
+        """Count one request."""
+        requests = self.requests[verb]
+        requests.outcomes[outcome] += 1
+        requests.sent_bytes += sent_bytes
+        requests.received_bytes += received_bytes
+        requests.duration.observe(seconds)
+
+
+class Metrics(RequestCounts):
+    """All metrics of a process. Implements the store's RequestObserver, for the store of the replicas."""
 
     def __init__(self, *, version: str, wall_seconds: Callable[[], float]) -> None:
+        super().__init__()
         self.version = version
         self.wall_seconds = wall_seconds
         self.started_seconds = wall_seconds()
         self.ready: Callable[[], bool] = lambda: False
         self.databases: dict[str, DatabaseMetrics] = {}
-        self.requests: defaultdict[str, RequestMetrics] = defaultdict(RequestMetrics)
+        self.mirror_requests: dict[str, RequestCounts] = {}
         self._exposition: Exposition | None = None
 
     def for_database(self, name: str) -> DatabaseMetrics:
@@ -129,13 +153,9 @@ class Metrics:
         """Leave a database out of later scrapes."""
         self.databases.pop(name, None)
 
-    def request(self, verb: str, outcome: str, seconds: float, sent_bytes: int, received_bytes: int) -> None:
-        """Count one request to the store."""
-        requests = self.requests[verb]
-        requests.outcomes[outcome] += 1
-        requests.sent_bytes += sent_bytes
-        requests.received_bytes += received_bytes
-        requests.duration.observe(seconds)
+    def for_mirror(self, label: str) -> RequestCounts:
+        """Return what counts the requests to a mirror, the same object for the same mirror."""
+        return self.mirror_requests.setdefault(label, RequestCounts())
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Return a scrape's body and its content type. Takes milliseconds; the first call imports the client library.
@@ -162,8 +182,8 @@ class Row:
     scale: float = 1.0
 
 
-def _gauge(field_name: str, name: str, help_text: str, scale: float = 1.0) -> Row:
-    return Row(field=field_name, name=f"replicad_{name}", kind="gauge", help=help_text, scale=scale)
+def _gauge(field_name: str, name: str, help_text: str, scale: float = 1.0, *, label: str | None = None) -> Row:
+    return Row(field=field_name, name=f"replicad_{name}", kind="gauge", help=help_text, scale=scale, label=label)
 
 
 def _counter(field_name: str, name: str, help_text: str, label: str | None = None) -> Row:
@@ -269,6 +289,17 @@ DATABASE_ROWS: tuple[Row, ...] = (
     _counter("drills", "drills", "Drills, by how they ended: passed, failed or put_off.", "result"),
     _counter("resynchronisations", "resynchronisations", "Times the state was compared or taken anew.", "reason"),
     _counter("errors", "errors", "Errors, by class.", "kind"),
+    _gauge(
+        "mirror_lag_seconds",
+        "mirror_lag_seconds",
+        "Age of the oldest object of the replica that is not known to be in the mirror; 0 when none.",
+        label="mirror",
+    ),
+    _gauge("mirror_txid", "mirror_copied_txid", "TXID of the newest transaction in the mirror.", label="mirror"),
+    _gauge("mirror_failing", "mirror_failing", "1 while nothing can be copied to the mirror.", label="mirror"),
+    _counter("mirror_objects", "mirror_objects", "Objects copied to the mirror.", "mirror"),
+    _counter("mirror_bytes", "mirror_bytes", "Bytes copied to the mirror.", "mirror"),
+    _counter("mirror_errors", "mirror_errors", "Attempts to copy to the mirror that failed.", "mirror"),
     _histogram("checkpoint_stall", "checkpoint_stall", "How long writers had to wait for a write-locked checkpoint."),
     _histogram("frozen", "frozen", "How long writers were kept out, for a handover or because of max_lag."),
     _histogram("durable_delay", "durable_delay", "Time from a commit being seen to its being durable."),

@@ -50,7 +50,9 @@ def _table(row: Mapping[str, object]) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, Mapping):
         return _table(value)
-    if value is None:
+    if _is_tables(value) and isinstance(value, Sequence):
+        return "".join(_table(row) for row in value)
+    if value is None or value == []:
         return "–"  # noqa: RUF001 - a dash for nothing
     if isinstance(value, bool):
         return "yes" if value else "no"

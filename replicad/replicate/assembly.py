@@ -78,4 +78,5 @@ def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
         tools=tools,
         metrics=metrics,
         log=station.log,
+        mirrors=station.mirrors,
     )

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from replicad import __version__
 from replicad.errors import NotReady, OwnedByAnother
+from replicad.mirror.side import Side
 from replicad.observe import events
 from replicad.observe.logging import get_logger
+from replicad.replicate.notes import NotingStore
 from replicad.replicate.office import Office
 from replicad.replicate.standing import Standing
 from replicad.replicate.station import Station
@@ -22,8 +24,12 @@ from replicad.store.open import open_store
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from structlog.typing import FilteringBoundLogger
+
     from replicad.config.model import DatabaseSettings, Settings
     from replicad.observe.metrics import Metrics
+    from replicad.replicate.mirror import Mirror
+    from replicad.replicate.mirrors import Mirrors
     from replicad.replicate.tools import Tools
     from replicad.store.protocol import ObjectStore
 
@@ -46,6 +52,7 @@ class Daemon:
         self._metrics = metrics
         self._log = get_logger()
         self._stores: dict[str, ObjectStore] = {}
+        self._mirrors: Mirrors | None = None
         self._offices: list[Office] = []
         self._changed = asyncio.Event()
         self._not_ready = "starting"
@@ -63,13 +70,16 @@ class Daemon:
         """
         for database in self._settings.databases:
             self._not_ready = f"{database.name}: reaching the store and restoring"
+            store, log = await self._store(database), get_logger(database=database.name)
+            mirrors = self._mirrors_of(database, store, log)
             station = Station(
                 database=database,
-                store=await self._store(database),
+                store=NotingStore(store, [mirror.notes for mirror in mirrors]) if mirrors else store,
                 settings=self._settings,
                 tools=self._tools,
                 metrics=self._metrics.for_database(database.name),
-                log=get_logger(database=database.name),
+                log=log,
+                mirrors=mirrors,
             )
             office = Office(station, os.environ, changed=self._changed.set, stop_application=self._stop_application)
             self._offices.append(office)
@@ -108,6 +118,8 @@ class Daemon:
     async def close(self) -> None:
         """Stop whatever still runs and let go of the stores."""
         await asyncio.gather(*(office.close() for office in self._offices))
+        if self._mirrors is not None:
+            await self._mirrors.close()
         for store in self._stores.values():
             await store.close()
 
@@ -225,6 +237,16 @@ class Daemon:
             raise NotReady(what=what, timeout_seconds=timeout_seconds, found=self._not_ready or "starting", hint=hint)
 
     # --- inner -------------------------------------------------------------------------------------
+
+    def _mirrors_of(
+        self, database: DatabaseSettings, store: ObjectStore, log: FilteringBoundLogger
+    ) -> tuple[Mirror, ...]:
+        if not self._settings.mirrors:
+            return ()
+        from replicad.replicate.mirrors import Mirrors  # noqa: PLC0415 - most have none
+
+        self._mirrors = self._mirrors or Mirrors(self._settings, self._tools, self._metrics)
+        return self._mirrors.of(database.name, Side.plain(store), log)
 
     async def _store(self, database: DatabaseSettings) -> ObjectStore:
         if database.replica not in self._stores:

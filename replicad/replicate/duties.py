@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicad.errors import ReplicadError
 from replicad.observe import events
+from replicad.restore.together import apart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ async def do_all(following: Following, duties: Sequence[Duty], *, retry_seconds:
 async def _do(following: Following, duty: Duty, retry_seconds: float) -> None:
     while True:
         try:
-            await duty.run()
+            await apart(duty.run())
         except ReplicadError as error:
             following.metrics.errors[type(error).__name__] += 1
             following.log.warning(events.DUTY_FAILED, duty=duty.name, error=str(error))

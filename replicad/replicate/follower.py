@@ -23,6 +23,7 @@ from replicad.replicate.following import record_state
 from replicad.replicate.keeper import Keeper
 from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
+from replicad.replicate.mirroring import MirrorDuty
 from replicad.replicate.opened import open_source
 from replicad.replicate.own import store_end
 from replicad.replicate.rollup import RollingUp
@@ -91,7 +92,8 @@ class Follower:
             group.create_task(self._follow())
 
     def _duties(self) -> list[Duty]:
-        return [RollingUp(self.following, self._store), self.keeper, self.drill]
+        mirrors = [MirrorDuty(mirror=mirror, following=self.following) for mirror in self.following.mirrors]
+        return [RollingUp(self.following, self._store), self.keeper, self.drill, *mirrors]
 
     async def _follow(self) -> None:
         while True:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from replicad.replicate.capture import Capture
     from replicad.replicate.ledger import Ledger
     from replicad.replicate.lineage import Lineage
+    from replicad.replicate.mirror import Mirror
     from replicad.replicate.removal import Removal
     from replicad.replicate.ship import Shipper
     from replicad.replicate.snapshots import Snapshots
@@ -49,6 +50,7 @@ class Following:
     tools: Tools
     metrics: DatabaseMetrics
     log: FilteringBoundLogger
+    mirrors: tuple[Mirror, ...] = ()
 
 
 class Turn:

@@ -32,6 +32,7 @@ from replicad.ownership.requests import Exists
 from replicad.ownership.standby import stand_by
 from replicad.position import Epoch
 from replicad.replicate.flush import flush, pending
+from replicad.replicate.mirroring import Owner
 from replicad.replicate.own import Owned, deferred
 from replicad.replicate.protocol import Driver, showing_life, timing_of
 from replicad.replicate.standing import Standing
@@ -314,6 +315,17 @@ class Office:
                 await self.followed.follower.store_end()
         except (TimeoutError, ReplicadError) as error:
             self.station.log.warning(events.EPOCH_NOT_ENDED, error=str(error))
+        await self._finish_mirrors()
+
+    async def _finish_mirrors(self) -> None:
+        """Let the mirrors catch up, now that nothing else waits for them."""
+        if not self.station.mirrors:
+            return
+        owner, seconds = Owner(following=self.followed.follower.following), self.station.settings.mirror_timeout_seconds
+        finishing = [mirror.finish(owner, timeout_seconds=seconds) for mirror in self.station.mirrors]
+        for result in await asyncio.gather(*finishing, return_exceptions=True):
+            if isinstance(result, BaseException):  # a fault of one mirror is nobody else's
+                self.station.log.error(events.FAULT_ISOLATED, error=repr(result))
 
     async def stop(self) -> None:
         """Stop following and looking for a successor."""

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from replicad.config.model import DatabaseSettings, Settings
     from replicad.observe.metrics import DatabaseMetrics
+    from replicad.replicate.mirror import Mirror
     from replicad.replicate.tools import Tools
     from replicad.store.protocol import ObjectStore
 
@@ -24,3 +25,4 @@ class Station:
     tools: Tools
     metrics: DatabaseMetrics
     log: FilteringBoundLogger
+    mirrors: tuple[Mirror, ...] = ()

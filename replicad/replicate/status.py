@@ -67,6 +67,7 @@ def _followed(office: Office, *, now_ms: int) -> Mapping[str, object]:
         "preserve_marks": metrics.preserve_marks,
         "store_reachable": metrics.store_reachable,
         "drill": drill_status(follower.drill.record, instant),
+        "mirrors": [mirror.status(now_ms) for mirror in following.mirrors],
     }
 
 

@@ -42,6 +42,21 @@ async def gather_bounded(functions: Iterable[Callable[[], Coroutine[object, obje
     return [task.result() for task in tasks]
 
 
+async def apart(work: Coroutine[object, object, T]) -> T:
+    """Return what `work` returns, awaited in a task of its own, so that the caller's cancellation is never lost.
+
+    Before Python 3.13 a TaskGroup that is cancelled in the moment in which one of its tasks fails raises that error
+    alone. Who goes on after errors would go on for ever.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task,))
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+    return task.result()
+
+
 def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     found: list[BaseException] = []
     for error in errors.exceptions:

@@ -29,7 +29,7 @@ from replicad.plan.listing import SegmentObject
 from replicad.plan.restore import PlannedSegment
 from replicad.position import TXID
 from replicad.restore.faults import Unusable
-from replicad.restore.rollups import opened_newest_first
+from replicad.restore.pieces import opened_newest_first
 from replicad.restore.segments import WHOLE_BYTES, OpenSegment, State, open_segment
 from replicad.segment import read_block
 from replicad.snapshot import MAX_CHUNK_BYTES, PLAIN_NAMES, ChunkNames, Manifest, decode_manifest, decompress_chunk

@@ -19,12 +19,12 @@ from replicad.restore.restore import restore
 from replicad.store.open import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CHANGES = ("write", "pwrite", "pwritev", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "link")
 
 
-def die_at(number: int, said: int) -> None:
+def die_at(number: int, said: int, changes: Sequence[str] = CHANGES) -> None:
     """Kill this process at its n-th change of a file."""
     left = number
 
@@ -43,7 +43,7 @@ def die_at(number: int, said: int) -> None:
         return change
 
     write, os_pwrite = os.write, os.pwrite
-    for name in CHANGES:
+    for name in changes:
         setattr(os, name, wrapped(name, getattr(os, name)))
 
 

@@ -29,6 +29,7 @@ WRONG = {
     Kind.SECRET: " ",
     Kind.DATABASES: "/data/app.db",
     Kind.STATEMENTS: " ; ",
+    Kind.MIRRORS: "[ftp://bucket]",
 }
 BASE = {"REPLICAD_DATABASE": "/data/app.db", "REPLICAD_REPLICA": "file:///backup"}
 

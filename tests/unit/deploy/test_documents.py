@@ -26,6 +26,7 @@ DOCUMENTS = [
     "README.md",
     "CHANGELOG.md",
     "docs/operations.md",
+    "docs/bucket.md",
     "docs/failure-model.md",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs/decisions").glob("*.md"))),
 ]
@@ -56,7 +57,7 @@ def test_every_command_variable_and_metric_named_exists(name: str) -> None:
     assert [found for line in markdown_command_lines(body) if (found := complaint(line))] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", "docs/failure-model.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/operations.md", "docs/bucket.md", "docs/failure-model.md"])
 def test_every_event_and_setting_named_exists(name: str) -> None:
     """A word with an underscore that is shown as code is a log event, a setting, a metric or known to be another's."""
     words = {span.partition(":")[0] for span in code_spans(text(name))}

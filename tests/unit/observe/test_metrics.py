@@ -33,6 +33,7 @@ def _metrics() -> Metrics:
     metrics.request("put", "ok", 0.02, 100, 0)
     metrics.request("put", "refused", 0.02, 50, 0)
     metrics.request("get", "ok", 0.2, 0, 4096)
+    metrics.for_mirror("s3://second").request("put", "ok", 0.02, 100, 0)
     return metrics
 
 
@@ -125,6 +126,17 @@ def test_requests_by_verb_and_outcome() -> None:
     assert _value(metrics, "replicad_store_received_bytes_total", verb="get") == 4096
     assert _value(metrics, "replicad_store_request_duration_seconds_count", verb="put") == 2
     assert _value(metrics, "replicad_store_request_duration_seconds_bucket", verb="get", le="0.2") == 1
+
+
+def test_mirrors_are_told_apart() -> None:
+    """What is sent to a mirror counts for it alone, and its lag is asked at each scrape."""
+    metrics = _metrics()
+    assert _value(metrics, "replicad_mirror_requests_total", mirror="s3://second", verb="put", outcome="ok") == 1
+    now = [5.0]
+    metrics.for_database("app.db").mirror_lag_seconds["s3://second"] = lambda: now[0]
+    assert _value(metrics, "replicad_mirror_lag_seconds", database="app.db", mirror="s3://second") == 5
+    now[0] = 6
+    assert _value(metrics, "replicad_mirror_lag_seconds", database="app.db", mirror="s3://second") == 6
 
 
 def test_databases_are_told_apart() -> None:

@@ -15,9 +15,12 @@ from replicad.config import load
 from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
 from replicad.host.watcher import Watcher
+from replicad.mirror.side import Side
 from replicad.observe.metrics import Metrics
 from replicad.ownership.claim import Me
 from replicad.replicate.assembly import assemble
+from replicad.replicate.mirror import Mirror
+from replicad.replicate.notes import Notes, NotingStore
 from replicad.replicate.office import Office
 from replicad.replicate.protocol import Driver
 from replicad.replicate.station import Station
@@ -86,6 +89,7 @@ class Stage:
             "boot_timeout": "0s",
         }
         self.stop_application = _nothing_to_stop
+        self.mirrors: list[Mirror] = []
         self.metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
         self._connection: apsw.Connection | None = None
         self.office: Office | None = None
@@ -149,12 +153,33 @@ class Stage:
         settings = load(flags=self.flags, environ={}, required=()).settings
         return Station(
             database=settings.databases[0],
-            store=self.store,
+            store=NotingStore(self.store, [mirror.notes for mirror in self.mirrors]) if self.mirrors else self.store,
             settings=settings,
             tools=self.tools,
             metrics=self.metrics,
             log=structlog.get_logger(),
+            mirrors=tuple(self.mirrors),
         )
+
+    def mirror(self, there: ObjectStore, *, limit: int = 4096) -> Mirror:
+        """Keep a mirror in a store, from the next start on."""
+
+        async def open_there() -> Side:
+            return Side.plain(there)
+
+        notes = Notes(self.tools.clock.now_ms, limit=limit)
+        found = Mirror(
+            f"{there.url}-{len(self.mirrors)}",
+            Side.plain(self.store),
+            open_there,
+            notes,
+            threads=self.tools.background,
+            clock=self.tools.clock,
+            metrics=self.metrics,
+            log=structlog.get_logger(),
+        )
+        self.mirrors.append(found)
+        return found
 
     async def assemble(self, owned: Owned, state: StateFile) -> Followed:
         """Bring file and history together in an epoch that was claimed by whoever calls this."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from functools import partial
 
 import pytest
 
 from replicad.errors import Damaged, ObjectMissing
-from replicad.restore.together import gather_bounded, task_group
+from replicad.restore.together import apart, gather_bounded, task_group
 
 
 async def test_the_first_error_comes_out_as_itself() -> None:
@@ -80,3 +81,54 @@ async def test_what_never_began_is_not_missed() -> None:
         await gather_bounded((partial(fail, number) for number in range(9)), 1)
     gc.collect()
     assert len(begun) < 9
+
+
+async def test_a_cancellation_is_not_lost_in_an_error() -> None:
+    """A caller that goes on after errors ends when it is cancelled, also in the moment in which a task fails.
+
+    Seen to fail with the work awaited directly: the loop goes on.
+    """
+    rounds = 0
+
+    async def fail(caller: asyncio.Task[None]) -> None:
+        caller.cancel()
+        raise ZeroDivisionError
+
+    async def go_on() -> None:
+        nonlocal rounds
+        caller = asyncio.current_task()
+        assert caller is not None
+        while rounds < 3:
+            rounds += 1
+            with contextlib.suppress(ZeroDivisionError):
+                await apart(gather_bounded([partial(fail, caller)], 1))
+
+    going = asyncio.create_task(go_on())
+    await asyncio.wait((going,))
+    assert (going.cancelled(), rounds) == (True, 1)
+
+
+async def test_work_apart_gives_its_result_its_error_and_ends_with_its_caller() -> None:
+    """It returns and raises as if it was awaited directly, and never runs on by itself."""
+
+    async def divide(number: int) -> int:
+        return 6 // number
+
+    assert await apart(divide(2)) == 3
+    with pytest.raises(ZeroDivisionError):
+        await apart(divide(0))
+    ended = asyncio.Event()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    caller = asyncio.create_task(apart(wait()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended.is_set()

@@ -22,7 +22,8 @@ async def rolled(replica: Replica) -> str:
 
 
 @pytest.mark.parametrize("level", list(Level))
-async def test_a_sound_roll_up(replica: Replica, rolled: str, level: Level) -> None:
+@pytest.mark.usefixtures("rolled")
+async def test_a_sound_roll_up(replica: Replica, level: Level) -> None:
     """A history of which only a roll-up is left is OK at every level."""
     report = await replica.verify(level)
     assert (report.state, report.findings) == (State.OK, ())
