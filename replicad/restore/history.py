@@ -11,7 +11,7 @@ from replicad.ownership.records import decode_end, decode_start
 from replicad.plan.line import History
 from replicad.plan.listing import read_listing
 from replicad.position import Epoch
-from replicad.restore.together import gather_bounded
+from replicad.restore.together import gather_bounded, task_group
 
 if TYPE_CHECKING:
     from replicad.ownership.records import EpochEnd, EpochStart
@@ -66,8 +66,10 @@ async def history_of(
     """Return the history that was listed, with its starts and ends; raises what `read_history` raises, at once."""
     ends = sorted(listing.ends & {max(listing.starts, default=None), epoch})
     starts = sorted(listing.starts)
-    found_starts = await gather_bounded((partial(_start, store, number) for number in starts), concurrency)
-    found_ends = await gather_bounded((partial(_end, store, number) for number in ends), concurrency)
+    async with task_group() as group:
+        finding_ends = group.create_task(gather_bounded((partial(_end, store, number) for number in ends), len(ends)))
+        found_starts = await gather_bounded((partial(_start, store, number) for number in starts), concurrency)
+    found_ends = finding_ends.result()
     return History(
         label=store.url,
         listing=listing,

@@ -13,6 +13,7 @@ from replicad.restore.faults import suspected
 from replicad.restore.request import Estimate
 from replicad.restore.rollups import TAIL_BYTES, open_at
 from replicad.restore.segments import WHOLE_BYTES, OpenSegment
+from replicad.restore.together import task_group
 from replicad.snapshot import Manifest, decode_manifest
 
 if TYPE_CHECKING:
@@ -78,19 +79,17 @@ async def prepare(fetch: Fetch, plan: RestorePlan) -> Preparation:
         Unusable: one of the two cannot be used.
         ReplicadError: the store failed.
     """
-    name = plan.manifest.name
-    with suspected(name):
-        manifest = await fetch.proven(name, partial(decode_manifest, what=name))
-        _check_identity(plan, manifest)
-    if not plan.segments:
+    async with task_group() as group:
+        reading = group.create_task(_read_manifest(fetch, plan))
+        newest = await _open_newest(fetch, plan)
+    manifest = reading.result()
+    if newest is None:
         return Preparation(
             plan=plan, manifest=manifest, newest=None, position=manifest.position, commit_ms=manifest.commit_ms
         )
     part = plan.segments[-1]
-    with suspected(part.name):
-        newest = await open_at(fetch, part.stored, plan.txid, database_id=plan.line.database_id)
     if newest.index.header.page_size != manifest.page_size:
-        with suspected(part.name, name):
+        with suspected(part.name, plan.manifest.name):
             found = newest.index.header.page_size
             raise Damaged(what=part.name, where="page_size", expected=manifest.page_size, found=found)
     state = newest.state_after(plan.txid)
@@ -98,6 +97,22 @@ async def prepare(fetch: Fetch, plan: RestorePlan) -> Preparation:
     return Preparation(
         plan=plan, manifest=manifest, newest=newest, position=position, commit_ms=newest.commit_ms(plan.txid)
     )
+
+
+async def _read_manifest(fetch: Fetch, plan: RestorePlan) -> Manifest:
+    name = plan.manifest.name
+    with suspected(name):
+        manifest = await fetch.proven(name, partial(decode_manifest, what=name))
+        _check_identity(plan, manifest)
+    return manifest
+
+
+async def _open_newest(fetch: Fetch, plan: RestorePlan) -> OpenSegment | None:
+    if not plan.segments:
+        return None
+    part = plan.segments[-1]
+    with suspected(part.name):
+        return await open_at(fetch, part.stored, plan.txid, database_id=plan.line.database_id)
 
 
 def _bytes(stored: SegmentObject) -> int:
