@@ -71,6 +71,7 @@ class Lookout:
         self._news_at = float("-inf")
         self._gap_seconds = float("inf")  # between the last two times that there were news
         self._announced_at = float("-inf")  # by an event, and nothing was committed since
+        self._expecting = False  # a commit that an event has announced: none has come since
 
     async def until_wanted(self, last: Round) -> None:
         """Return when another round is wanted; `last` says what the last one found."""
@@ -91,23 +92,33 @@ class Lookout:
         now = self._clock.monotonic()
         if self._nudge.is_set():
             self._nudge.clear()
-            self._announced_at, self._tick_seconds = now, _FIRST_TICK_SECONDS
+            self._announced_at, self._tick_seconds, self._expecting = now, _FIRST_TICK_SECONDS, True
         glance = self._glance()
         if glance is None:
             if now - self._announced_at < _LINGER_SECONDS:
                 await wait_for(self._nudge, self._poll_seconds)
                 return now
         elif glance.news:
+            self._expecting = False
             if last.pause_seconds is None or self._is_due(glance, now, began):
                 return now
             # No sooner than it has to be: there may be more by then.
             wanted_at = min(began + PIN_INTERVAL_SECONDS, now + STILL_INTERVAL_SECONDS, self._closing_at)
         self._set_tick(glance, now)
-        if self._tick_seconds is None and not self._watch.armed and self._watch.arm():
+        if not self._is_awaited and not self._watch.armed and self._watch.arm():
             return wanted_at if glance else now  # one more glance, for what changed before the watch stood
         pause = wanted_at - now
         await wait_for(self._nudge, min(pause, pause if self._tick_seconds is None else self._tick_seconds))
         return wanted_at
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether glances will find the commit that is coming: no event is needed, of which it makes many.
+
+        The first commit that is found may be an older one, and what the event announced still to come, without another
+        event. So glances go on behind it, but events have to tell of others then.
+        """
+        return self._tick_seconds is not None and self._expecting
 
     def _keeps_rhythm(self, now: float) -> bool:
         """Return whether glances are to be taken in a rhythm: commits follow one another, and nobody waits for one."""
