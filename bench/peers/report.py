@@ -54,6 +54,7 @@ _METHOD = """\
   benchmark found every row as it was at that instant. Litestream's instants are as fine as its uploads, replicad's
   are single transactions.
 - CPU of an idle process is counted to the nanosecond, of threads and children that ended to 10 ms.
+- Flat out, figures are the median of three turns with one writer and of five with four, the longest commit too.
 - The bill is requests at AWS S3 Standard's price in us-east-1 ($5 per million PUT, POST, LIST; $0.40 per million
   GET, HEAD), without storage.
 - Litestream 0.5 goes on with its start in the background: a snapshot and compactions fall into `updates` and `lag`.
@@ -62,11 +63,13 @@ _METHOD = """\
   makes less of it, leaves of a sample of the same pages (12 MB in one piece, each version of a page), at a hundred
   times the processor time of any tool here, and 8 bytes a transaction for a checksum (`bench/peers/least.py`): no page
   number, no time, no head of a request is counted. At 1 and 20 commits a second it is the noise in the rows. For the
-  throughput flat out it is the application beside a process that uploads objects as large and as many as replicad's
-  and captures nothing (`bench/peers/putter.py`); for CPU at 20 commits a second, what one such upload and one look a
-  second take. For the lag it is what the median commit waits when there is one PUT a second, as all send at their
-  defaults; *limit eager*, where a request for each costs nothing: a process that keeps a core busy looking at the
-  WAL's size and sends a request without a body (`bench/peers/wake.py`). For a restore it is reading the same objects
+  throughput flat out it is the application beside a process that reads what is written to the WAL, packs it at
+  replicad's level and uploads it once a second, and does nothing else: no pin, no order, no hash
+  (`bench/peers/follow.py`); for CPU at 20 commits a second, what one upload of the same size and one look a second
+  take (`bench/peers/putter.py`). For the lag it is what the median commit waits when there is one PUT a second, as all
+  send at their defaults; *limit eager*, where a request for each costs nothing: a process that sleeps until the kernel
+  says that the WAL was written to, and packs, signs and sends the new frames (`bench/peers/wake.py`). For a restore it
+  is reading the same objects
   by the same requests, unpacking them, and writing them to the disk past the page cache, without a plan, an order or a
   proof; *only fetching* is that without unpacking and writing.
 - Not run: 10 GiB (time; the disk would allow it).

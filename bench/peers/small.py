@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,6 @@ _DELAY_MS = 20.0
 _HOUR = 3_600.0
 _MONTH_HOURS = 730.0
 _CHECKS = 4
-_UPLOADS, _UPLOAD_BYTES = "log uploads", "bytes of a log upload"
 
 
 def idle(scene: Scene) -> Iterator[Row]:
@@ -119,9 +119,11 @@ def _limits(case: str, work: dict[str, Any]) -> Iterator[Row]:
 def _least_lag(scene: Scene, work: dict[str, Any]) -> Iterator[Row]:
     """Yield after what time a process asks that has nothing else to do."""
     database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
-    with scene.wire(delay_ms=_DELAY_MS) as wire_:
-        waiting = subprocess.Popen([sys.executable, "-m", "bench.peers.wake", f"{database}-wal", wire_.endpoint])
+    with scene.wire(delay_ms=_DELAY_MS) as wire_, contextlib.closing(sqlite3.connect(database)) as holder:
+        holder.execute("SELECT count(*) FROM sqlite_schema")  # the WAL and its index are there from now on
+        waiting = subprocess.Popen([sys.executable, "-m", "bench.peers.wake", str(database), wire_.endpoint])
         try:
+            time.sleep(1)
             began = time.monotonic()
             commits = perform(database, work)
             found = lags(commits, wire_.requests(began))
@@ -134,7 +136,8 @@ def _least_lag(scene: Scene, work: dict[str, Any]) -> Iterator[Row]:
 def _least_cpu(scene: Scene, attached: Attached, began: float, seconds: float) -> Iterator[Row]:
     """Yield what the S3 client alone takes for one upload of the same size a second, and one look."""
     log = [request.sent for request in attached.wire.stored(attached.peer.log_objects, began)]
-    with _uploading(scene, statistics.median(log), 1.0, delay_ms=_DELAY_MS) as uploading:
+    arguments = (str(round(statistics.median(log))), "1.0")
+    with _beside(scene, "putter", *arguments, delay_ms=_DELAY_MS) as uploading:
         time.sleep(2)  # connections, and what is imported late
         cpu = cpu_used(uploading.pid)
         time.sleep(seconds / 2)
@@ -178,7 +181,7 @@ def flat(scene: Scene) -> Iterator[Row]:
     """Autocommit inserts flat out, by turns, with one and with four writers."""
     base = fill(scene.new_folder() / "base.db", random.Random(1), 10 * MIB)
     seconds = 4.0 if scene.quick else 6.0
-    for writers, turns in ((1, 1 if scene.quick else 3), (4, 0 if scene.quick else 2)):
+    for writers, turns in ((1, 1 if scene.quick else 3), (4, 0 if scene.quick else 5)):
         work = {"kind": "insert", "seconds": seconds, "writers": writers}
         found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         each_bytes = wal_bytes_per_commit(base, work)
@@ -190,15 +193,15 @@ def flat(scene: Scene) -> Iterator[Row]:
                 database = copy(base, scene.new_folder() / "app.db")
                 for row in _flat(scene, database, peer, work, each_bytes):
                     found[row.peer, row.figure, row.unit].append(row.value)
-            each_second = found[field.REPLICAD.name, _UPLOADS, "/s"][-1]
-            object_bytes = found[field.REPLICAD.name, _UPLOAD_BYTES, "B"][-1]
-            with _uploading(scene, object_bytes, 1 / each_second):
-                commits = perform(copy(base, scene.new_folder() / "app.db"), work)
-            found[LIMIT, "throughput", "commits/s"].append(commits.rate)
+            database = copy(base, scene.new_folder() / "app.db")
+            write_back()
+            with _beside(scene, "follow", str(database)):
+                commits = perform(database, work)
+            for row in _application(LIMIT, commits):
+                found[row.peer, row.figure, row.unit].append(row.value)
         case = "1 writer" if writers == 1 else f"{writers} writers"
         for (peer_name, figure, unit), values in found.items():
-            value = max(values) if figure.endswith("max") else statistics.median(values)
-            yield Row(case=case, peer=peer_name, figure=figure, value=value, unit=unit)
+            yield Row(case=case, peer=peer_name, figure=figure, value=statistics.median(values), unit=unit)
 
 
 def _flat(scene: Scene, database: Path, peer: Peer | None, work: dict[str, Any], each_bytes: float) -> Iterator[Row]:
@@ -214,33 +217,27 @@ def _flat(scene: Scene, database: Path, peer: Peer | None, work: dict[str, Any],
         wal_gb = len(commits.ended) * each_bytes / 1e9
         used = cpu_used(attached.pid) - cpu
         sent = wire.sent_bytes(attached.wire.requests(began))
-        log = [request.sent for request in attached.wire.stored(peer.log_objects, began)]
         peak = peak_bytes(attached.pid)
     yield from _application(peer.name, commits)
     yield from cost(peer.name, "", used=used, sent=sent, peak=peak, wal_gb=wal_gb)
     yield Row(case="", peer=peer.name, figure="caught up after", value=max(0.0, caught_up), unit="s")
-    seconds = commits.ended[-1] - commits.began[0]
-    yield Row(case="", peer=peer.name, figure=_UPLOADS, value=len(log) / seconds, unit="/s")
-    yield Row(case="", peer=peer.name, figure=_UPLOAD_BYTES, value=statistics.mean(log or [0]), unit="B")
 
 
 @contextlib.contextmanager
-def _uploading(
-    scene: Scene, object_bytes: float, interval_seconds: float, *, delay_ms: float = 0.0
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Have objects of this size uploaded in a rhythm, by a process that does nothing else, and wait for the first."""
+def _beside(scene: Scene, program: str, *arguments: str, delay_ms: float = 0.0) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a program of ours run that uploads, and wait for its first request."""
     with scene.wire(delay_ms=delay_ms) as wire_:
         site = scene.site(wire_, scene.folder)
         url = f"s3://{site.bucket}/noise?endpoint={site.endpoint}&region=us-east-1"
-        command = [sys.executable, "-m", "bench.peers.putter", url, str(round(object_bytes)), str(interval_seconds)]
-        uploading = subprocess.Popen(command, env=site.environment())
+        command = [sys.executable, "-m", f"bench.peers.{program}", url, *arguments]
+        running = subprocess.Popen(command, env=site.environment())
         try:
             while not wire_.requests():
                 time.sleep(0.05)
-            yield uploading
+            yield running
         finally:
-            uploading.kill()
-            uploading.wait()
+            running.kill()
+            running.wait()
 
 
 def _application(peer: str, commits: Commits) -> Sequence[Row]:

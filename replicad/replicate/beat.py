@@ -23,12 +23,14 @@ import apsw
 
 from replicad.host.files import free_bytes
 from replicad.plan.checkpoint import Checkpoint, CheckpointLimits, WALState, decide
-from replicad.replicate.capture import ROOM_SEGMENTS, Capture, Reached, Room
+from replicad.replicate.reading import Reached
+from replicad.replicate.room import ROOM_SEGMENTS, Room, make_room
 from replicad.sqlite.connection import translated
 from replicad.wal import FRAME_HEADER_BYTES
 
 if TYPE_CHECKING:
     from replicad.host.clock import Clock
+    from replicad.replicate.capture import Capture
     from replicad.sqlite.source import Index
 
 _BACKFILL_BYTES = 4 << 20
@@ -239,7 +241,7 @@ class Beat:
         elif what is Checkpoint.SHRINK:
             source.truncate()
         else:
-            room = self.capture.make_room()
+            room = make_room(self.capture)
             self._on_zero = source.index() if room.done else None
         self._moved_at = self._clock.monotonic()
         return room

@@ -10,9 +10,6 @@ and it is streamed (see stream.py).
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
 from itertools import compress
 from operator import lt, sub
@@ -23,73 +20,30 @@ import apsw
 from replicad.errors import DatabaseUnusable
 from replicad.position import TXID, WALPosition
 from replicad.replicate.continuity import wal_position
+from replicad.replicate.extents import WrittenExtents
 from replicad.replicate.firstpage import FirstPages
-from replicad.replicate.pinned import EXTENT_BYTES, Pinned
+from replicad.replicate.pinned import Pinned
+from replicad.replicate.reading import End, Reached
 from replicad.replicate.references import References
+from replicad.replicate.room import LOCK_TIMEOUT_SECONDS
 from replicad.replicate.stream import Difference, OversizedTransaction
 from replicad.segment import BlockBuffer, SegmentEncoder, SegmentHeader
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import begin_read
-from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, PageTable, SaltsMoved, page_hash
+from replicad.wal import FRAME_HEADER_BYTES, Frames, Observations, SaltsMoved, page_hash
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replicad.host.clock import Clock
+    from replicad.replicate.reading import Beginning, CaptureLimits
     from replicad.replicate.stream import TransactionStream
     from replicad.sqlite.source import Index, Source
 
 _MOST_LOOKS = 1_000  # at a WAL that is reset under every read
 _OPTIMISTIC_ATTEMPTS = 5  # without keeping writers out; on a quiet database the first one succeeds
-_BULK_ROUNDS = 8  # each copies what was written during the one before
-ROOM_SEGMENTS = 4  # what may be read ahead of the store, so that the WAL can begin again while it is written to
 _BATCH_BYTES = 1 << 20  # of frames read at once, where a transaction is not larger: what caches of a processor hold
 _PAGES_BYTES = 32 << 20  # of pages in a segment, however well they pack: each costs requests, each fewer a restore
-_LOOKS_AT_FIRST_PAGE = 3
-_LOOK_AGAIN_SECONDS = 0.005
-_REST_BYTES = 1 << 20  # small enough to be copied while writers wait
-_LOCK_TIMEOUT_SECONDS = 0.2  # for the write lock before a checkpoint's last step: a busy writer goes first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureLimits:
-    """What one capture may hold in memory."""
-
-    segment_bytes: int  # that one segment holds; a transaction with more page bytes is streamed
-    compression_level: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beginning:
-    """Where reading begins: behind `position`, in the state that `table` describes."""
-
-    table: PageTable
-    position: WALPosition
-    header: SegmentHeader  # of a segment that would begin here: its first TXID is the next to be given
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """What was committed at one moment."""
-
-    index: Index
-    since: bytes  # salts of the WAL that was being read then
-
-
-class Reached(Enum):
-    """How a round of reading ended."""
-
-    END = auto()  # everything committed was read
-    FULL = auto()  # the open segment is full: ship it first
-    OVERSIZED = auto()  # the next transaction alone is larger than a segment: stream it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What a checkpoint under the write lock did."""
-
-    done: bool
-    stall_seconds: float  # how long writers were kept out
 
 
 class Capture:
@@ -104,8 +58,7 @@ class Capture:
         self.next_txid = header.first_txid
         self.last_ms = 0  # commit time of the newest transaction read
         self.captured_bytes = 0  # page images read
-        self._dirty: set[int] = set()  # extents written since `take_dirty`
-        self._extent_pages = EXTENT_BYTES // self.table.page_size
+        self.written = WrittenExtents(self.table.page_size)
         self._database_id = header.database_id
         self.epoch = header.epoch
         self._limits = limits
@@ -127,17 +80,23 @@ class Capture:
             self._note(index)
         return index
 
+    def look(self) -> Index:
+        """Return how far the WAL goes now, and note the time of what is new."""
+        index = self.source.index()
+        self._note(index)
+        return index
+
     def unread_frames(self, index: Index) -> int:
         """Return how many committed frames lie behind the position."""
         return max(0, index.frames - self._start(index))
 
     def unread_bytes(self) -> int:
         """Return the size in the WAL of what is committed and was not read."""
-        return self.unread_frames(self._look()) * (self.table.page_size + FRAME_HEADER_BYTES)
+        return self.unread_frames(self.look()) * (self.table.page_size + FRAME_HEADER_BYTES)
 
     def bytes_behind(self, position: WALPosition) -> int:
         """Return the size in the WAL of what is committed behind a position."""
-        index = self._look()
+        index = self.look()
         return max(0, index.frames - _start(index, position)) * (self.table.page_size + FRAME_HEADER_BYTES)
 
     def was_replaced(self) -> bool:
@@ -165,7 +124,7 @@ class Capture:
 
         The bound is that of this many segments: making room may go past it, so that it need not wait for the store.
         """
-        index, looks = self._look(), 0
+        index, looks = self.look(), 0
         while True:
             start = self._start(index)
             if index.frames <= start:
@@ -184,7 +143,7 @@ class Capture:
                         found=f"others, {looks} times, in a WAL of {self.source.wal.size_bytes()} bytes",
                         hint="It is tried again; nothing was lost.",
                     ) from None
-                index = self._look()
+                index = self.look()
                 continue
             committed = frames.committed()
             if committed == 0:
@@ -201,7 +160,7 @@ class Capture:
 
     def mark_end(self) -> End:
         """Return what is committed at this moment, to ask `has_read` about."""
-        return End(index=self._look(), since=self.position.salts)
+        return End(index=self.look(), since=self.position.salts)
 
     def has_read(self, end: End) -> bool:
         """Return whether everything that was committed when `end` was marked has been read."""
@@ -273,7 +232,7 @@ class Capture:
                     position=self.position,
                     image=Image.under_pin(self.source, index, pages=self.table.pages),
                     table=self.table.copy(),
-                    dirty=frozenset(self.take_dirty()),
+                    dirty=frozenset(self.written.take()),
                     release=partial(self.source.close_pin, pin),
                 )
         except BaseException:
@@ -338,26 +297,6 @@ class Capture:
         """Go on behind a position at which the state is the one that was read last."""
         self._advance(position.salts, position.frame, position.frame_checksum)
 
-    @property
-    def written_extents(self) -> int:
-        """How many extents `take_dirty` would return; may be read at any time."""
-        return len(self._dirty)
-
-    def take_dirty(self) -> set[int]:
-        """Return the extents (EXTENT_BYTES each, from 0) that were written since the last call."""
-        taken, self._dirty = self._dirty, set()
-        return taken
-
-    def note_dirty(self, pgnos: Sequence[int]) -> None:
-        """Remember that these pages were written."""
-        extent_pages = self._extent_pages
-        self._dirty.update([(pgno - 1) // extent_pages for pgno in pgnos])
-
-    def note_shrunk(self, pages: int) -> None:
-        """Remember that the pages behind this size are gone: they may come back with other contents, unwritten."""
-        if pages < self.table.pages:
-            self.note_dirty(range(pages + 1, self.table.pages + 1))
-
     # --- pins and checkpoints ------------------------------------------------------------------
 
     def move_pin(self, *, segments: int = 1) -> bool:
@@ -378,41 +317,14 @@ class Capture:
         for _ in range(_OPTIMISTIC_ATTEMPTS):
             if (index := self._try_pin(pin)) is not None:
                 return index
-        with self.source.write_lock(timeout_seconds=_LOCK_TIMEOUT_SECONDS) as locked:
+        with self.source.write_lock(timeout_seconds=LOCK_TIMEOUT_SECONDS) as locked:
             return self._try_pin(pin) if locked else None
-
-    def make_room(self) -> Room:
-        """Bring every frame into the database file and the pin to mark 0, so that the next writer resets the WAL.
-
-        The bulk is copied with writers running, again and again until what they add meanwhile is little; they wait
-        only for that rest. Never checkpoint in any other way: a checkpoint beside a reset is what SQLite up to
-        3.51.2 can be corrupted by.
-        """
-        for _ in range(_BULK_ROUNDS):
-            if not self.move_pin(segments=ROOM_SEGMENTS):
-                return Room(done=False, stall_seconds=0.0)
-            self.source.backfill()
-            index = self._look()
-            if (index.frames - index.backfilled) * self.table.page_size <= _REST_BYTES:
-                break
-        else:  # the application writes faster than this reads: it is not made to wait, the WAL grows
-            return Room(done=False, stall_seconds=0.0)
-        with self.source.write_lock(timeout_seconds=_LOCK_TIMEOUT_SECONDS) as locked:
-            if not locked:
-                return Room(done=False, stall_seconds=0.0)
-            began = time.perf_counter()
-            done = (
-                self.move_pin(segments=ROOM_SEGMENTS)
-                and self.source.backfill()
-                and self.move_pin(segments=ROOM_SEGMENTS)
-            )
-        return Room(done=done, stall_seconds=time.perf_counter() - began)
 
     def _try_pin(self, pin: apsw.Connection) -> Index | None:
         if self.read() is not Reached.END:
             return None
         begin_read(pin)
-        index = self._look()
+        index = self.look()
         if self.unread_frames(index) == 0:  # nothing was committed between the read and the look behind the pin
             return index
         pin.execute("ROLLBACK")
@@ -423,18 +335,9 @@ class Capture:
         index, size = self.source.index(), self.table.page_size
         if index.frames == index.backfilled and not self.unread_frames(index):
             self._first_pages.settle(self.table.first_hash)
-        for _ in range(_LOOKS_AT_FIRST_PAGE):  # one look may see a page that is half copied
-            if self._first_pages.allow(page_hash(self.source.read_file(0, size), 1)):
-                return False
-            time.sleep(_LOOK_AGAIN_SECONDS)
-        return True
+        return not self._first_pages.are_seen_by(lambda: page_hash(self.source.read_file(0, size), 1))
 
     # --- inner -------------------------------------------------------------------------------
-
-    def _look(self) -> Index:
-        index = self.source.index()
-        self._note(index)
-        return index
 
     def _note(self, index: Index) -> None:
         if index.salts != self._observed_salts:
@@ -470,7 +373,7 @@ class Capture:
         pages_before = (self.table.pages, *sizes[:-1])
         if any(map(lt, sizes, pages_before)):
             for pages, before in zip(sizes, pages_before, strict=True):
-                self.note_dirty(range(pages + 1, before + 1))
+                self.written.add(range(pages + 1, before + 1))
         checksums, first_hashes = self.table.write_transactions(pgnos, images, commit_pages)
         for first_hash in first_hashes:
             self._first_pages.commit(first_hash)
@@ -479,7 +382,7 @@ class Capture:
         )
         self._references.after_write(pgnos, images, low_pages=min(sizes))
         self.next_txid = TXID(segment.last_txid + 1)
-        self.note_dirty(pgnos)
+        self.written.add(pgnos)
         self.captured_bytes += committed * self.table.page_size
 
     def _page_in_file(self, pgno: int) -> bytes:

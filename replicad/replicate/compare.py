@@ -18,8 +18,9 @@ from replicad.host.files import free_bytes
 from replicad.layout import SegmentKey
 from replicad.position import NO_WAL, TXID, WALPosition
 from replicad.replicate.beat import Beat, Round, Wishes
-from replicad.replicate.capture import Beginning, Capture, CaptureLimits, End, Reached
+from replicad.replicate.capture import Capture
 from replicad.replicate.pinned import Pinned
+from replicad.replicate.reading import Beginning, CaptureLimits, End, Reached
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import Index, begin_read
 
@@ -142,7 +143,7 @@ class ComparingCapture(Capture):
             position=NO_WAL,
             image=MomentaryImage(self.source, pages=self.table.pages, pin=pin),
             table=self.table.copy(),
-            dirty=frozenset(self.take_dirty()),
+            dirty=frozenset(self.written.take()),
             still=False,
             release=lambda: self.source.close_pin(pin),
         )
@@ -179,13 +180,13 @@ class ComparingCapture(Capture):
             self._open_since_ms = commit_ms
         self._references.before_write(pgnos, self.table)
         self.table.write(pgnos, images)
-        self.note_shrunk(pages)
+        self.written.cut(pages, self.table.pages)
         checksum = self.table.commit(pages)
         self._open.add_pages(pgnos, images)
         self._open.commit(commit_ms=commit_ms, pages=pages, checksum=checksum)
         self._references.after_write(pgnos, images, low_pages=pages)
         self.next_txid = TXID(self.next_txid + 1)
-        self.note_dirty(pgnos)
+        self.written.add(pgnos)
 
 
 class SpooledDifference:
@@ -207,10 +208,10 @@ class SpooledDifference:
                 pgnos = [1, *pgnos]
             changed = [images[pgno - first] for pgno in pgnos]
             table.write(pgnos, changed)
-            capture.note_dirty(pgnos)
+            capture.written.add(pgnos)
             encoder.add_pages(pgnos, changed)
             self._file.writelines(encoder.take())
-        capture.note_shrunk(image.pages)
+        capture.written.cut(image.pages, capture.table.pages)
         checksum = table.commit(image.pages)
         encoder.commit(commit_ms=commit_ms, pages=image.pages, checksum=checksum)
         self._file.writelines(encoder.finish(NO_WAL))

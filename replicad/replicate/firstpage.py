@@ -5,6 +5,14 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOKS = 3
+_LOOK_AGAIN_SECONDS = 0.005
 _MOST = 10_000  # hashes; a WAL that is never copied as a whole has ever more of them
 
 
@@ -29,6 +37,14 @@ class FirstPages:
     def forget(self) -> None:
         """Note that frames may have been copied that nobody has read."""
         self._possible = None
+
+    def are_seen_by(self, look: Callable[[], int]) -> bool:
+        """Return whether a look at the file finds one of them; one alone may see a page that is half copied."""
+        for _ in range(_LOOKS):
+            if self.allow(look()):
+                return True
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return False
 
     def allow(self, image_hash: int) -> bool:
         """Return whether this page 1 may stand in the file."""

@@ -14,7 +14,7 @@ from replicad.plan.checkpoint import CheckpointLimits
 from replicad.plan.snapshot import LogSince
 from replicad.position import TXID, Position
 from replicad.replicate.beat import Beat
-from replicad.replicate.capture import Beginning, Capture, CaptureLimits
+from replicad.replicate.capture import Capture
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.continuity import Continuity, Known
 from replicad.replicate.drill import Drill
@@ -26,6 +26,7 @@ from replicad.replicate.ledger import Mark
 from replicad.replicate.mirroring import MirrorDuty
 from replicad.replicate.opened import open_source
 from replicad.replicate.own import store_end
+from replicad.replicate.reading import Beginning, CaptureLimits
 from replicad.replicate.rollup import RollingUp
 from replicad.replicate.session import Session
 from replicad.replicate.snapshotloop import Owed

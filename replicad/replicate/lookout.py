@@ -13,8 +13,8 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from replicad.replicate.beat import PIN_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS
-from replicad.replicate.capture import Reached
 from replicad.replicate.following import wait_for
+from replicad.replicate.reading import Reached
 
 if TYPE_CHECKING:
     from replicad.config.model import Settings

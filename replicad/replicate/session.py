@@ -9,10 +9,10 @@ from replicad.errors import DatabaseUnusable
 from replicad.observe import events
 from replicad.position import TXID
 from replicad.replicate.beat import Wishes
-from replicad.replicate.capture import Reached
 from replicad.replicate.following import Turn
 from replicad.replicate.ledger import Mark
 from replicad.replicate.lookout import Lookout
+from replicad.replicate.reading import Reached
 from replicad.replicate.shiploop import ShipLoop
 from replicad.replicate.snapshotloop import SnapshotLoop
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from replicad.layout import SegmentKey
 from replicad.plan.pace import Pace
 from replicad.position import Position
-from replicad.replicate.capture import Reached
 from replicad.replicate.following import record_state, wait_for
 from replicad.replicate.ledger import Mark
+from replicad.replicate.reading import Reached
 
 if TYPE_CHECKING:
     from replicad.position import WALPosition

@@ -198,7 +198,7 @@ class SnapshotLoop:
         limits = SnapshotLimits(
             interval_seconds=settings.snapshot_interval_seconds, log_ratio=settings.snapshot_log_ratio
         )
-        written = self._turn.capture.written_extents
+        written = len(self._turn.capture.written)
         return due(log, newest=self._newest_size, written_extents=written, limits=limits)
 
 

@@ -78,11 +78,11 @@ class OversizedTransaction:
         for first in range(self._first, self._last + 1, step):
             frames = capture.source.read(first, min(step, self._last - first + 1), self._salts)
             capture.table.write(frames.pgnos, frames.images)
-            capture.note_dirty(frames.pgnos)
+            capture.written.add(frames.pgnos)
             capture.captured_bytes += len(frames) * capture.table.page_size
             encoder.add_pages(frames.pgnos, frames.images)
             yield from encoder.take()
-        capture.note_shrunk(self._pages)
+        capture.written.cut(self._pages, capture.table.pages)
         checksum = capture.table.commit(self._pages)
         encoder.commit(commit_ms=self._commit_ms, pages=self._pages, checksum=checksum)
         yield from encoder.finish(self.position)
@@ -139,10 +139,10 @@ class Difference:
                 pgnos = [1, *pgnos]
             changed = [images[pgno - first] for pgno in pgnos]
             table.write(pgnos, changed)
-            capture.note_dirty(pgnos)
+            capture.written.add(pgnos)
             encoder.add_pages(pgnos, changed)
             yield from encoder.take()
-        capture.note_shrunk(self._image.pages)
+        capture.written.cut(self._image.pages, capture.table.pages)
         checksum = table.commit(self._image.pages)
         encoder.commit(commit_ms=self._commit_ms, pages=self._image.pages, checksum=checksum)
         yield from encoder.finish(self.position)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from replicad.replicate.capture import Capture, Reached
+from replicad.replicate.capture import Capture
+from replicad.replicate.reading import Reached
+from replicad.replicate.room import make_room
 from replicad.sqlite.source import Index, Source
 from replicad.sqlite.wal_file import WALFile
 from replicad.wal import FRAME_HEADER_BYTES, Frames, PageTable, SaltsMoved, WALHeader, frame_offset, parse_frames
@@ -158,7 +160,7 @@ def test_going_by_frame_numbers_alone_is_noticed(tmp_path: Path, parts: Parts, n
     """Without salts, a WAL that began anew is taken for the old one gone on: its front is missed, the proof fails."""
     with Captured(tmp_path / "app.db", parts) as captured:
         captured.commit(*[ROW] * 3)
-        assert captured.capture.make_room().done
+        assert make_room(captured.capture).done
         captured.take()
         captured.commit(*[ROW] * rows)  # in a WAL that begins anew, shorter or longer than the one before
         assert notice(captured) == noticed
@@ -183,7 +185,7 @@ def test_a_reset_between_header_and_index(tmp_path: Path, parts: Parts, noticed:
     """
     with Captured(tmp_path / "app.db", parts) as captured:
         captured.commit(ROW)
-        assert captured.capture.make_room().done
+        assert make_room(captured.capture).done
         captured.take()
         assert isinstance(captured.source.wal, Gapped)
         captured.source.wal.between = lambda: captured.commit(*[ROW] * 4)
@@ -248,11 +250,11 @@ def test_forgetting_that_a_commit_shrank_the_database(tmp_path: Path, kind: type
     """
     with Captured(tmp_path / "app.db", Parts(table=kind)) as captured:
         captured.commit(*[ROW] * 20)
-        assert captured.capture.make_room().done
+        assert make_room(captured.capture).done
         captured.take()
         captured.commit("DELETE FROM t WHERE rowid > 2", "VACUUM")
         captured.read()
         if copied:
-            assert captured.capture.make_room().done
+            assert make_room(captured.capture).done
         forgetful = kind is Forgetful
         assert notice(captured) == Noticed(proof=forgetful and copied, judgement=forgetful)

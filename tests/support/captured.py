@@ -23,9 +23,10 @@ from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
 from replicad.observe.metrics import Metrics
 from replicad.position import TXID, Epoch
-from replicad.replicate.capture import Beginning, Capture, CaptureLimits, Reached
+from replicad.replicate.capture import Capture
 from replicad.replicate.continuity import open_at
 from replicad.replicate.lineage import Lineage
+from replicad.replicate.reading import Beginning, CaptureLimits, Reached
 from replicad.replicate.ship import Shipper
 from replicad.replicate.snapshots import Snapshots
 from replicad.segment import SegmentHeader, decode

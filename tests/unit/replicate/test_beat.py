@@ -12,7 +12,9 @@ from replicad.config import SETTINGS
 from replicad.config.units import parse_size
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.replicate.beat import PIN_INTERVAL_SECONDS, Beat, Round, Wishes
-from replicad.replicate.capture import ROOM_SEGMENTS, Capture, Reached
+from replicad.replicate.capture import Capture
+from replicad.replicate.reading import Reached
+from replicad.replicate.room import ROOM_SEGMENTS
 from replicad.segment import MAX_TRANSACTIONS
 from replicad.sqlite.source import Source
 from tests.support.captured import open_capture

@@ -10,9 +10,9 @@ import pytest
 from replicad.plan.checkpoint import CheckpointLimits
 from replicad.position import NO_WAL
 from replicad.replicate.beat import Wishes
-from replicad.replicate.capture import Reached
 from replicad.replicate.compare import ComparingBeat, ComparingCapture
 from replicad.replicate.pinned import StateMoved
+from replicad.replicate.reading import Reached
 from replicad.replicate.snapshots import _read_proven
 from replicad.sqlite.source import Source
 from tests.support.captured import open_capture

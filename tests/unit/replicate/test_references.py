@@ -15,8 +15,10 @@ from replicad.ownership.records import EpochStart, encode_record
 from replicad.plan.target import AtTXID
 from replicad.position import NO_WAL, TXID, Epoch
 from replicad.replicate import references
-from replicad.replicate.capture import Capture, Reached
+from replicad.replicate.capture import Capture
+from replicad.replicate.reading import Reached
 from replicad.replicate.references import References
+from replicad.replicate.room import make_room
 from replicad.restore.request import RestoreRequest
 from replicad.restore.restore import restore
 from replicad.segment import SegmentEncoder, SegmentIndex, decode
@@ -197,7 +199,7 @@ def test_every_transaction_of_a_random_workload(seed: int, tmp_path: Path) -> No
             if chance < 0.4:
                 scene.ship()
             elif chance < 0.5:
-                scene.capture.make_room()
+                make_room(scene.capture)
             elif chance < 0.56:
                 scene.snapshot()
             elif chance < 0.62:
@@ -216,7 +218,7 @@ def test_small_changes_cost_little(tmp_path: Path) -> None:
     with Scene(tmp_path / "app.db", page_size=4096) as scene:
         scene.commit(_FORTY.replace("40)", "900)").replace("randomblob(900)", "hex(randomblob(400))"))
         scene.ship()
-        assert scene.capture.make_room().done
+        assert make_room(scene.capture).done
         sizes = []
         for place, number in enumerate((5, 700, 5, 6)):  # from the file, another, one just written, its neighbour
             scene.commit(f"UPDATE t SET body = 'place {place}' || substr(body, 8) WHERE id = {number}")
@@ -255,7 +257,7 @@ def test_what_a_batch_cut_off_and_brought_back(tmp_path: Path) -> None:
     with Scene(tmp_path / "app.db") as scene:
         scene.commit(_FORTY)
         scene.ship()
-        scene.capture.make_room()
+        make_room(scene.capture)
         before = scene.application.serialize("main") or b""
         scene.commit("INSERT INTO t (body) VALUES (1)")  # the segment begins
         for statement in (

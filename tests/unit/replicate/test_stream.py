@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
-from replicad.replicate.capture import Capture, Reached
+from replicad.replicate.capture import Capture
+from replicad.replicate.reading import Reached
 from replicad.segment import decode, read_block
 from replicad.sqlite.source import Source
 from tests.support.captured import open_capture

@@ -1,0 +1,82 @@
+"""What replication costs that proves nothing: what is written to a WAL is read, packed and uploaded, and that is all.
+
+    python -m bench.peers.follow URL DATABASE
+
+It looks at the WAL's index 500 times a second, reads what is new, packs it a MiB at a time as replicad does (zstd, the
+same level), and uploads what there is once a second. It holds no lock and no pin: what a checkpoint takes away between
+two looks is lost to it. No page is told apart from another, nothing is hashed, ordered or confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import struct
+import sys
+import time
+from pathlib import Path
+
+from replicad import zstd
+from replicad.store.open import open_store
+
+_LOOK_SECONDS = 0.002
+_SEND_SECONDS = 1.0
+_PIECE_BYTES = 1 << 20
+_LEVEL = 3  # replicad's default
+_WAL_HEAD_BYTES, _FRAME_HEAD_BYTES = 32, 24
+_INDEX = struct.Struct("=16xIII4x8s")  # last frame, pages, checksum, salts: from the beginning of the -shm file
+
+
+class Reader:
+    """Reads what is new in a WAL, and packs it."""
+
+    def __init__(self, database: Path, page_size: int) -> None:
+        while not Path(f"{database}-shm").exists():
+            time.sleep(_LOOK_SECONDS)
+        self._wal = os.open(f"{database}-wal", os.O_RDONLY)
+        index = os.open(f"{database}-shm", os.O_RDONLY)
+        self._index = mmap.mmap(index, 4096, prot=mmap.PROT_READ)
+        self._frame_bytes = page_size + _FRAME_HEAD_BYTES
+        self._salts, self._frame = b"", 0
+        self._unpacked = bytearray()
+
+    def step(self) -> bytes:
+        """Return what can be packed by now, packed."""
+        last, _, _, salts = _INDEX.unpack_from(self._index)
+        if salts != self._salts:
+            self._salts, self._frame = salts, 0
+        if last > self._frame:
+            offset = _WAL_HEAD_BYTES + self._frame * self._frame_bytes
+            self._unpacked += os.pread(self._wal, (last - self._frame) * self._frame_bytes, offset)
+            self._frame = last
+        if len(self._unpacked) < _PIECE_BYTES:
+            return b""
+        packed, self._unpacked = zstd.compress(self._unpacked, _LEVEL), bytearray()
+        return packed
+
+
+async def follow(url: str, database: Path) -> None:
+    """Do so until killed."""
+    store = await open_store(url)
+    await store.put("noise/ready", b"")
+    reader, body, number = await asyncio.to_thread(Reader, database, 4_096), bytearray(), 0
+    sending: asyncio.Task[None] | None = None
+    due_at = time.monotonic() + _SEND_SECONDS
+    while True:
+        body += await asyncio.to_thread(reader.step)
+        now = time.monotonic()
+        if now >= due_at and body and (sending is None or sending.done()):
+            sending = asyncio.ensure_future(store.put(f"noise/{number:08}.seg", bytes(body)))
+            body, number, due_at = bytearray(), number + 1, now + _SEND_SECONDS
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def main() -> None:
+    """Do so."""
+    url, database = sys.argv[1:]
+    asyncio.run(follow(url, Path(database)))
+
+
+if __name__ == "__main__":
+    main()
