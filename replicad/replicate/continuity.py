@@ -55,24 +55,46 @@ class Opening:
 def open_at(source: Source, stored: Sequence[Known]) -> Opening:
     """Pin the source, hash every page, and find out which stored transaction it continues, newest first.
 
-    Leaves the pin held.
+    There is more than one where a snapshot was stored ahead of the segment that leads to it. Who goes on behind an
+    older one has to come through the newer ones: a disk of an earlier time would leave them off the line. Leaves the
+    pin held.
     """
     index = source.hold_exactly()
     image = Image.under_pin(source, index, pages=source.page_count())
     table = hashed(image)
     here = wal_position(source, index)
-    for known in stored:
-        if _is_state(table, known.position):
-            return Opening(continuity=Continuity.SAME, index=index, known=known, table=table, position=here)
-    for known in stored:
+    if stored and _is_state(table, stored[0].position):
+        return Opening(continuity=Continuity.SAME, index=index, known=stored[0], table=table, position=here)
+    for number, known in enumerate(stored):
         for candidate in _candidates(source, index, known.wal):
             try:
                 earlier = _rewound(source, table, index=index, to=candidate, pages=known.position.pages)
+                proven = _is_state(earlier, known.position) and _comes_through(
+                    source, earlier, index=index, behind=candidate, states=stored[:number]
+                )
             except SaltsMoved:
                 continue
-            if _is_state(earlier, known.position):
+            if proven:
                 return Opening(continuity=Continuity.AHEAD, index=index, known=known, table=earlier, position=candidate)
     return Opening(continuity=Continuity.LOST, index=index, known=None, table=table, position=here)
+
+
+def _comes_through(
+    source: Source, table: PageTable, *, index: Index, behind: WALPosition, states: Sequence[Known]
+) -> bool:
+    """Return whether the WAL leads from the table's state, at a position, through all of these."""
+    missing = {(known.position.checksum, known.position.pages) for known in states}
+    rolled = table.copy()
+    step = max(1, _SCAN_BYTES // source.page_size)
+    for first in range(behind.frame + 1, index.frames + 1, step):
+        if not missing:
+            break
+        frames = source.read(first, min(step, index.frames - first + 1), index.salts)
+        for pgno, image, pages in zip(frames.pgnos, frames.images, frames.commit_pages, strict=True):
+            rolled.write([pgno], [image])
+            if pages:
+                missing.discard((rolled.commit(pages), pages))
+    return not missing
 
 
 def _is_state(table: PageTable, position: Position) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +29,13 @@ class Recorded:
         self.writer.pragma("journal_mode", "wal")
         self.writer.pragma("wal_autocheckpoint", 0)
         self.writer.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
+        self.written = 0  # the last row's number
         self._txid = 0
 
     def insert(self, *numbers: int) -> None:
         """Commit rows, each by itself."""
         for number in numbers:
+            self.written = number
             self.writer.execute("INSERT INTO t VALUES (?, randomblob(700))", (number,))
 
     def note(self) -> Known:
@@ -105,6 +108,43 @@ def test_ahead_by_the_wal(database: Recorded) -> None:
     assert (opening.continuity, opening.position) == (Continuity.AHEAD, known.wal)
 
 
+def test_ahead_through_a_snapshot(database: Recorded) -> None:
+    """A snapshot was stored ahead of the segment that leads to it: what came after the segment goes on from that."""
+    database.insert(1, 2, 3)
+    known = database.note()
+    database.insert(4)
+    snapshot = replace(database.note(), wal=NO_WAL)
+    for further in ((), (5,), (6, 7)):
+        database.insert(*further)
+        opening = database.open([snapshot, known])
+        expected = (Continuity.AHEAD, known) if database.written > 4 else (Continuity.SAME, snapshot)
+        assert (opening.continuity, opening.known) == expected
+
+
+def test_a_disk_of_before_a_snapshot(database: Recorded) -> None:
+    """A disk that went back to before the newest snapshot continues nothing, written to since or not.
+
+    Seen to fail when it went on from the segment before: the snapshot, which may have been reported durable, was then
+    off the line.
+    """
+    database.insert(1, 2, 3)
+    known = database.note()
+    saved = {path: path.read_bytes() for path in (database.path, Path(f"{database.path}-wal"))}
+    database.insert(4)
+    snapshot = replace(database.note(), wal=NO_WAL)
+    database.writer.close()
+    Path(f"{database.path}-shm").unlink(missing_ok=True)
+    for path, content in saved.items():
+        path.write_bytes(content)
+    database.writer = apsw.Connection(str(database.path))
+    database.writer.pragma("wal_autocheckpoint", 0)
+    assert database.open([snapshot, known]).continuity is Continuity.LOST
+    assert database.open([known]).continuity is Continuity.SAME
+    database.insert(5)
+    assert database.open([snapshot, known]).continuity is Continuity.LOST
+    assert database.open([known]).continuity is Continuity.AHEAD
+
+
 def test_ahead_of_a_larger_state(database: Recorded) -> None:
     """A database that has shrunk since is told from one that never was larger."""
     database.insert(*range(50))
@@ -139,7 +179,7 @@ def test_without_a_wal_position(database: Recorded) -> None:
 
 
 def test_the_newest_that_is_proven(database: Recorded) -> None:
-    """Of several stored transactions the newest that fits is gone on behind."""
+    """Of several stored transactions the newest is gone on behind, none when that is nowhere to be found."""
     database.insert(1)
     database.checkpoint()
     older = database.note()
@@ -148,7 +188,7 @@ def test_the_newest_that_is_proven(database: Recorded) -> None:
     database.insert(3)
     assert database.open([newer, older]).known == newer
     unknown = Known(position=Position(epoch=Epoch(1), txid=TXID(9), checksum=5, pages=3), ms=9)
-    assert database.open([unknown, newer, older]).known == newer
+    assert database.open([unknown, newer, older]).known is None
 
 
 def test_a_stored_state_is_preferred_to_one_behind_it(database: Recorded) -> None:
