@@ -1,6 +1,6 @@
 """The bounds that this release promises, each measured here and now as a ratio or a count.
 
-    make bench                       all of them, about four minutes
+    make bench-bounds                all of them, about four minutes
     python -m bench.bounds idle …    some of them
 
 Absolute times depend on the machine; what is compared was measured in the same run. Ends with status 1 when a

@@ -19,15 +19,16 @@ from bench.peers.measure import cpu_used, forget_peak, peak_bytes, run
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill, filler_rows
 from bench.peers.small import cost
 from bench.peers.work import perform, write_back
+from replicad.restore.request import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from bench.peers.peer import Peer, Site
 
 _RATE = 100e6  # bytes a second and connection: about what S3 gives
-_CONNECTIONS = 8  # our default
+_CONNECTIONS = Limits().concurrency  # our default
 _QUICK_BYTES = 64 * MIB
 _FULL_BYTES = 1 << 30
 _SETTLE_SECONDS = 2.5
@@ -89,22 +90,23 @@ def restore(scene: Scene) -> Iterator[Row]:
         database = copy(base, scene.new_folder() / "app.db")
         write_back()
         with scene.attached(peer, database) as attached:
-            yield from _first(attached)
+            yield from _first(attached, "first copy")
             began, cpu = time.monotonic(), cpu_used(attached.pid)
             middle, halfway = _update(attached, work)
             used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
         yield from _updates(scene, attached, used, sent, work)
-        yield from _restores(scene, peer, attached.site, base, {None: fingerprint(database), middle: halfway})
+        states, cases = {None: fingerprint(database), middle: halfway}, _cases(scene, peer, base, middle)
+        yield from _restores(scene, peer, attached.site, states, cases)
         if peer is field.REPLICAD:
             yield from _floor(scene, attached.site)
         shutil.rmtree(scene.store.root / attached.site.bucket)
         shutil.rmtree(database.parent)
 
 
-def _first(attached: Attached) -> Iterator[Row]:
+def _first(attached: Attached, case: str) -> Iterator[Row]:
     sent, peak = wire.sent_bytes(attached.wire.requests()), peak_bytes(attached.pid)
-    yield Row(case="first copy", peer=attached.peer.name, figure="bytes sent", value=sent / 1e6, unit="MB")
-    yield Row(case="first copy", peer=attached.peer.name, figure="peak memory", value=peak / 1e6, unit="MB")
+    yield Row(case=case, peer=attached.peer.name, figure="bytes sent", value=sent / 1e6, unit="MB")
+    yield Row(case=case, peer=attached.peer.name, figure="peak memory", value=peak / 1e6, unit="MB")
 
 
 def _update(attached: Attached, work: dict[str, int | str]) -> tuple[datetime, str]:
@@ -142,17 +144,26 @@ def _updates(scene: Scene, attached: Attached, used: float, sent: int, work: dic
     yield Row(case="updates", peer=name, figure="bytes stored", value=stored / 1e6, unit="MB")
 
 
-def _restores(scene: Scene, peer: Peer, site: Site, base: Path, expected: dict[datetime | None, str]) -> Iterator[Row]:
-    cases: list[tuple[str, float, datetime | None, bool]] = [("end, 20 ms", 20.0, None, False)]
-    cases += [("stale copy, 20 ms", 20.0, None, True)]
+_Case = tuple[str, float, "datetime | None", "Path | None"]
+"""What it is called, the store's delay in ms, the instant (None: the end), and the copy that is there already."""
+
+
+def _cases(scene: Scene, peer: Peer, base: Path, middle: datetime) -> list[_Case]:
+    cases: list[_Case] = [("end, 20 ms", 20.0, None, None), ("stale copy, 20 ms", 20.0, None, base)]
     if peer.restores_instants and not scene.quick:
-        cases += [("middle, 20 ms", 20.0, next(at for at in expected if at is not None), False)]
+        cases += [("middle, 20 ms", 20.0, middle, None)]
     if not scene.quick:
-        cases += [("end, 0 ms", 0.0, None, False), ("end, 100 ms", 100.0, None, False)]
+        cases += [("end, 0 ms", 0.0, None, None), ("end, 100 ms", 100.0, None, None)]
+    return cases
+
+
+def _restores(
+    scene: Scene, peer: Peer, site: Site, expected: dict[datetime | None, str], cases: Sequence[_Case]
+) -> Iterator[Row]:
     for case, delay_ms, at, stale in cases:
         output = scene.new_folder() / "restored.db"
         if stale:
-            copy(base, output)
+            copy(stale, output)
         write_back()
         with scene.wire(delay_ms=delay_ms, bytes_per_second=_RATE) as far:
             found = scene.restore(peer, scene.site(far, site.database, site.bucket), output, at)
@@ -184,6 +195,23 @@ def _floor(scene: Scene, site: Site) -> Iterator[Row]:
         if output:
             yield Row(case="end, 20 ms", peer=LIMIT, figure="CPU", value=found.cpu, unit="s")
     shutil.rmtree(folder)
+
+
+def huge(scene: Scene) -> Iterator[Row]:
+    """10 GiB: the first copy, and a restore to the end."""
+    database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * _FULL_BYTES)
+    for peer in field.present((field.REPLICAD, field.NEW, field.OLD)):
+        write_back()
+        began = time.monotonic()
+        with scene.attached(peer, database) as attached:
+            stored_at = max(request.ended or 0.0 for request in attached.wire.stored(peer.image_objects))
+            yield Row(case="10 GiB", peer=peer.name, figure="first copy", value=stored_at - began, unit="s")
+            yield Row(case="10 GiB", peer=peer.name, figure="first copy: CPU", value=cpu_used(attached.pid), unit="s")
+            yield from _first(attached, "10 GiB")
+            perform(database, {"kind": "insert", "commits": 1})
+            attached.caught_up()
+        yield from _restores(scene, peer, attached.site, {None: fingerprint(database)}, [("10 GiB", 20.0, None, None)])
+        shutil.rmtree(scene.store.root / attached.site.bucket)
 
 
 def fingerprint(database: Path) -> str:

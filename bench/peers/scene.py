@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bench.peers.wire import Request
 
 MIB = 1 << 20
-_START_SECONDS = 300.0
+_START_SECONDS = 1_200.0
 _FILLER_ROW_BYTES = 3_900
 """A row of the filler fills a page: an update of a random row changes a random page."""
 
