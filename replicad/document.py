@@ -6,7 +6,8 @@ version; changing what an old reader would misread does (docs/format.md, compati
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+import threading
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -37,10 +38,29 @@ TransactionNumber = Annotated[int, msgspec.Meta(ge=0, le=MAX_TXID)]
 Document = TypeVar("Document", bound=msgspec.Struct)
 
 
+_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
+_making = threading.Lock()
+
+
 class _Versioned(msgspec.Struct):
     """What every version of every document has, read first."""
 
     version: Version
+
+
+def decoder_of(kind: type[Document]) -> msgspec.json.Decoder[Document]:
+    """Return what reads documents of a kind, made by one thread at a time.
+
+    msgspec (0.22) looks at a kind's fields when the first of its documents is read, and enters what it has found into
+    the kind before it is complete. Another thread that reads the same kind in that moment ends the process
+    (SIGSEGV). Once a decoder is made, any number of threads may use it.
+    """
+    found = _decoders.get(kind)
+    if found is None:
+        with _making:
+            found = _decoders.get(kind) or msgspec.json.Decoder(kind)
+            _decoders[kind] = found
+    return found
 
 
 def format_checksum(checksum: int) -> str:
@@ -73,7 +93,7 @@ def decode_json(body: bytes, kind: type[Document], *, what: str) -> Document:
         Damaged: the bytes are not such an object.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decoder_of(kind).decode(body)
     except (ValueError, RecursionError) as error:  # msgspec's own errors, bad UTF-8, and brackets without end
         expected = f"a JSON object {kind.__name__.strip('_')}"
         raise Damaged(what=what, where="JSON", expected=expected, found=str(error)) from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from replicad.document import decoder_of
 from replicad.errors import FileUnusable, NoSpace
 from replicad.host.files import atomic_write, remove
 from replicad.restore.verification.cursor import VERSION, Cursor
@@ -25,7 +26,7 @@ class CursorFile:
     def read(self) -> Cursor | None:
         """Return how far the last run came; None: the next one begins from the front."""
         try:
-            cursor = msgspec.json.decode(self._path.read_bytes(), type=Cursor)
+            cursor = decoder_of(Cursor).decode(self._path.read_bytes())
         except (OSError, msgspec.DecodeError):  # begin from the front: nothing is lost but time
             return None
         return cursor if cursor.version == VERSION else None

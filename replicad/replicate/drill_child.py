@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from replicad.document import decoder_of
 from replicad.host.attached import run_attached
 from replicad.replicate.drill_outcome import DrillOutcome, outcome_of, unrun
 
@@ -66,7 +67,7 @@ def _failed(status: int, errors: bytes) -> DrillOutcome:
     """Return what the last line of standard error says."""
     lines = errors.decode(errors="replace").strip().splitlines()
     try:
-        told = msgspec.json.decode(lines[-1] if lines else "", type=_Told)
+        told = decoder_of(_Told).decode(lines[-1] if lines else "")
     except msgspec.DecodeError:
         return unrun("Ended", f"it ended with status {status}")
     return unrun(told.error, told.message)

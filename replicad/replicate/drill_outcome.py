@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from replicad.document import decoder_of
 from replicad.errors import FileUnusable, NoSpace
 from replicad.host.files import atomic_write
 from replicad.plan.drill import LastDrill
@@ -93,7 +94,7 @@ def outcome_of(output: bytes) -> DrillOutcome:
     Raises:
         msgspec.DecodeError: it is none.
     """
-    answer = msgspec.json.decode(output, type=_Answer)
+    answer = decoder_of(_Answer).decode(output)
     if len(answer.databases) != 1:
         msg = f"an answer about {len(answer.databases)} databases"
         raise msgspec.ValidationError(msg)
@@ -129,7 +130,7 @@ def record_path(database: Path) -> Path:
 def read_record(database: Path, *, database_id: str) -> DrillRecord | None:
     """Return the last drill of this history, None when there is none that can be read. Blocks."""
     try:
-        record = msgspec.json.decode(record_path(database).read_bytes(), type=DrillRecord)
+        record = decoder_of(DrillRecord).decode(record_path(database).read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
     return record if (record.version, record.database_id) == (VERSION, database_id) else None

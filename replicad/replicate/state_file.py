@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from replicad.document import decoder_of
 from replicad.host.files import atomic_write
 from replicad.position import TXID, Epoch, Position, WALPosition
 
@@ -64,7 +65,7 @@ def read_state(database: Path) -> StateFile | None:
     if not database.exists():
         return None
     try:
-        state = msgspec.json.decode(state_path(database).read_bytes(), type=StateFile)
+        state = decoder_of(StateFile).decode(state_path(database).read_bytes())
         _ = state.wal
     except (FileNotFoundError, msgspec.DecodeError, ValueError):
         return None

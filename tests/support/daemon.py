@@ -30,6 +30,12 @@ _STOP_SECONDS = 60.0
 _REQUEST_SECONDS = 60.0
 _EVENT_SECONDS = 30.0
 
+BRISK = {"handover_poll_interval": "400ms", "handover_timeout": "1500ms"}
+"""How soon an owner that is silent counts as gone: at the defaults a start after a crash waits for 20 s.
+
+Below this a busy machine takes the living for dead.
+"""
+
 
 class DaemonProcess:
     """`replicad run` for one database; its log lines gather in one file over all its lives."""

@@ -139,27 +139,37 @@ class FaultProxy:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
-        self._port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.port = 0
 
     @property
     def endpoint(self) -> str:
         """The URL to give to a client."""
-        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._port}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def count(self, method: str = "", path: str = "") -> int:
         """Return how many requests of a method whose path contains a text have arrived."""
         return sum(1 for seen in self.seen if method in {"", seen.method} and path in seen.path)
 
+    def hang_up(self) -> None:
+        """End all connections that there are, soon; may be called from any thread."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._cancel_clients)
+
+    def _cancel_clients(self) -> None:
+        for client in self._clients:
+            client.cancel()
+
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 17, ssl=self._tls)
-        self._port = self._server.sockets[0].getsockname()[1]
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for client in self._clients:
-            client.cancel()
+        self._cancel_clients()
         await asyncio.gather(*self._clients, return_exceptions=True)
         await self._server.wait_closed()
         for _turn in range(2):  # aborted transports are closed in the next turns of the loop

@@ -18,6 +18,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support import daemon
 from tests.support.clients import Line
 from tests.support.daemon import DaemonProcess
 from tests.support.fault_proxy import Cut, FaultProxy, Rule, running_in_thread
@@ -31,15 +32,13 @@ if TYPE_CHECKING:
 
     from tests.support.moto_server import MotoServer
 
-BRISK = {
+BRISK = daemon.BRISK | {
     "sync_interval": "100ms",
-    "handover_poll_interval": "400ms",
-    "handover_timeout": "1500ms",
     "connect_timeout": "1s",
     "request_timeout": "2s",
     "retry_timeout": "100ms",
 }
-"""What takes half a minute in earnest takes a second or two. Below this a busy machine takes the living for dead."""
+"""What takes half a minute in earnest takes a second or two."""
 
 PATIENCE_SECONDS = 10.0
 """Until writers are let in again who were kept out for nothing: BRISK's timeout, and a busy machine's delays."""

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.support.daemon import DaemonProcess
+from tests.support.daemon import BRISK, DaemonProcess
 from tests.support.oracle import StoredHistory, image_of, read_folder
 from tests.support.waiting import wait_until
 
@@ -69,7 +69,9 @@ class Scene:
         self.bucket = folder / "bucket"
         self.bucket.mkdir()
         self.replica = server.new_bucket_url(endpoint=endpoint) if server else f"file://{self.bucket}"
-        self.daemon = DaemonProcess(self.database, self.replica, folder, {"sync_interval": "20ms", **(settings or {})})
+        self.daemon = DaemonProcess(
+            self.database, self.replica, folder, BRISK | {"sync_interval": "20ms", **(settings or {})}
+        )
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ from replicad.restore.restore import restore
 from replicad.store.open import open_store
 from replicad.store.options import StoreOptions
 from replicad.store.prefixed import PrefixedStore
-from tests.support.daemon import DaemonProcess
+from tests.support.daemon import BRISK, DaemonProcess
 from tests.support.moto_server import CREDENTIALS
 from tests.support.oracle import StoredHistory, check_ledger, image_of
 from tests.support.waiting import wait_until
@@ -87,8 +87,8 @@ class Trial:
         self._lives = 0
         print(f"REPLICAD_SEED={seed} {conditions}")  # noqa: T201 - pytest shows it when the test fails
         self.writers = WriterGroup(self.database, folder)
-        settings = {"segment_bytes": "256KiB", "checkpoint_wal_bytes": "256KiB", "sync_interval": "50ms"}
-        self.daemon = DaemonProcess(self.database, replica, folder, {**settings, **(conditions.settings or {})})
+        small = {"segment_bytes": "256KiB", "checkpoint_wal_bytes": "256KiB", "sync_interval": "50ms"}
+        self.daemon = DaemonProcess(self.database, replica, folder, BRISK | small | dict(conditions.settings or {}))
 
     def __enter__(self) -> Self:
         create_database(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -71,3 +73,40 @@ def test_checksums_are_text(checksum: int) -> None:
     stored = json.loads(json.dumps(format_checksum(checksum)))
     assert len(stored) == 16
     assert int(stored, 16) == checksum
+
+
+FIRST_READS = """
+import sys, threading
+from replicad.document import decode_json
+
+for _ in range(150):
+    exec('''
+import msgspec
+class Inner(msgspec.Struct):
+    a: "int"
+class Outer(msgspec.Struct):
+    several: "list[Inner]"
+    last: "int"
+''')
+    together = threading.Barrier(2)
+
+    def read():
+        together.wait()
+        for _ in range(3):
+            decode_json(b'{"last": 1, "several": []}', Outer, what="x")
+
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+"""
+
+
+def test_trap_the_first_documents_of_a_kind_are_read_at_once() -> None:
+    """Two threads that read the first documents of a kind at the same time both get them.
+
+    Seen to fail: with `msgspec.json.decode(body, type=kind)` in place of a decoder made under a lock the process ends
+    with SIGSEGV. A daemon did, at the first look at its snapshots' manifests.
+    """
+    ended = subprocess.run([sys.executable, "-c", FIRST_READS], check=False, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, b"")

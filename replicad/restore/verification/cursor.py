@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from replicad.document import decoder_of
 from replicad.errors import UsageError
 
 VERSION = 1
@@ -43,7 +44,7 @@ def parse_token(token: str, *, where: str) -> Cursor:
     """
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-        cursor = msgspec.json.decode(raw, type=Cursor)
+        cursor = decoder_of(Cursor).decode(raw)
     except (ValueError, binascii.Error) as error:
         raise _refused(where, str(error)) from error
     if cursor.version != VERSION:

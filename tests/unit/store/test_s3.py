@@ -88,8 +88,8 @@ async def test_requests_are_bounded(s3: OpenS3, proxy: FaultProxy) -> None:
     Seen to fail: without the semaphore the requests that wait for a connection run out of time; with a larger pool
     of connections as well, all 24 are under way at once.
     """
-    patience = dataclasses.replace(ONCE, concurrency=3, connect_timeout_seconds=0.4, read_timeout_seconds=0.4)
-    proxy.rules.append(Rule(latency_seconds=0.15))
+    patience = dataclasses.replace(ONCE, concurrency=3, connect_timeout_seconds=0.3, read_timeout_seconds=1.7)
+    proxy.rules.append(Rule(latency_seconds=0.3))  # eight turns take longer than a request may
     async with s3(patience) as store:
         await asyncio.gather(*(store.put(f"{number}", b"") for number in range(24)))
     assert proxy.most_under_way == 3
