@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicad.errors import NoBackup
@@ -53,13 +54,27 @@ async def read_heads(store: ObjectStore, line: Line) -> list[Known]:
         found.append(await _segment_end(store, newest, line.database_id))
     if line.manifests and line.manifests[-1].key.txid >= max((known.position.txid for known in found), default=TXID(0)):
         manifest = await read_manifest(store, line.manifests[-1].name)
-        if not any(known.position.txid == manifest.txid for known in found):
-            found.append(Known(position=manifest.position, ms=manifest.commit_ms))
+        found = _with_snapshot(found, Known(position=manifest.position, ms=manifest.commit_ms))
     start = line.epochs[-1].start.position
     if start.txid > max((known.position.txid for known in found), default=TXID(0)):
         found.append(Known(position=start, ms=0))
     found.sort(key=lambda known: known.position.txid, reverse=True)
     return [known for known in found if known.position.epoch == found[0].position.epoch]
+
+
+def _with_snapshot(found: list[Known], snapshot: Known) -> list[Known]:
+    """Return the heads with what the newest snapshot says.
+
+    An epoch in which nothing was committed may hold a snapshot of the state that it began with. That state is this
+    epoch's, then, and not its parent's, whose segment knows where in the WAL it ends: whoever went on from the parent
+    would leave the snapshot off the line, and retention has perhaps deleted what stood before it.
+    """
+    same = next((known for known in found if known.position.txid == snapshot.position.txid), None)
+    if same is None:
+        return [*found, snapshot]
+    if replace(same.position, epoch=snapshot.position.epoch) != snapshot.position:
+        return found
+    return [replace(known, position=snapshot.position) if known is same else known for known in found]
 
 
 async def read_manifest(store: ObjectStore, key: str) -> Manifest:

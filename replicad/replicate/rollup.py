@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from replicad.store.protocol import ObjectStore, StoredObject
 
 _AT_ONCE = 4  # GETs
+_LEAST_PAUSE_SECONDS = 1.0  # before a look that came too early is repeated: a timer may be early by a rounding error
 
 
 class RollingUp:
@@ -213,7 +214,8 @@ class RollingUp:
                 return
             heappop(self._covering)
             if early_seconds > 0:
-                heappush(self._covering, (self._now() + early_seconds, rollup.name, rollup))
+                again_at = self._now() + max(early_seconds, _LEAST_PAUSE_SECONDS)
+                heappush(self._covering, (again_at, rollup.name, rollup))
             else:
                 self._stored_at.pop(rollup.key, None)
 

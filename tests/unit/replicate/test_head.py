@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,26 @@ async def test_a_snapshot_of_the_head_itself(recorder: Recorder, store: MemorySt
     await recorder.segment(store, 2, 6)
     await recorder.snapshot(store, 6)
     assert await heads(store) == [known(recorder, 6)]
+
+
+async def test_a_child_that_stored_nothing_but_a_snapshot(
+    recorder: Recorder, store: MemoryStore, tmp_path: Path
+) -> None:
+    """An epoch that holds a snapshot of the state it began with stays on the line: the head is that epoch's.
+
+    Seen to fail without it: the next owner went on from the parent, the snapshot was an orphaned tail, and where
+    retention had deleted the parent's own snapshots by then, nothing could be restored any more.
+    """
+    await recorder.start(store)
+    await recorder.snapshot(store, 1)
+    await recorder.segment(store, 2, 6)
+    with recorder.fork(tmp_path / "child.db", 6, epoch=2) as child:
+        await child.start(store, parent=1, txid=6)
+        await child.snapshot(store, 6)
+    (head,) = await heads(store)
+    assert head.position.epoch == 2
+    expected = known(recorder, 6)
+    assert head == Known(position=replace(expected.position, epoch=Epoch(2)), ms=expected.ms, wal=expected.wal)
 
 
 async def test_a_snapshot_alone(recorder: Recorder, store: MemoryStore) -> None:

@@ -176,6 +176,27 @@ async def test_nothing_goes_before_the_grace_period(stage: Stage) -> None:
 
 
 @pytest.mark.usefixtures("by_hand")
+async def test_a_look_that_comes_too_early_is_not_repeated_at_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer that fires a rounding error too early costs one LIST more, not one after the other until it is time.
+
+    Seen to fail without the least pause: a thousand LISTs within the second.
+    """
+    stage.flags |= {"rollup_grace": "1s"}
+    monkeypatch.setattr(RollingUp, "_age_seconds", lambda *_: 1.0 - 1e-9)
+    await stage.begin()
+    async with rolling(stage):
+        await commit(stage, *range(2, 6))
+        await stage.until("segments_rolled_up")
+        before = stage.store.count("list", "log/")
+        await wait_until_async(lambda: stage.store.count("list", "log/") > before)
+        first, began = stage.store.count("list", "log/"), stage.tools.clock.monotonic()
+        await wait_until_async(lambda: stage.tools.clock.monotonic() - began > 0.5)
+    assert stage.store.count("list", "log/") <= first + 1
+
+
+@pytest.mark.usefixtures("by_hand")
 async def test_the_age_is_told_by_the_store(stage: Stage) -> None:
     """TRAP: after a restart the grace period is counted by the store's own clock, however wrong ours or it may be.
 
