@@ -9,7 +9,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from replicad.errors import ConditionalWritesUnsupported, Damaged, NewerFormat, ObjectMissing, StoreUnreachable
 from replicad.layout import parse_chunk, parse_claim, parse_segment
-from replicad.mirror.proven import check, chunk_pieces, segment_pieces
+from replicad.mirror.proven import check, chunk_pieces, rollup_pieces, segment_pieces
 from replicad.mirror.sameness import other_history
 from replicad.restore.fetch import Fetch
 from replicad.store.create import create_settled
@@ -99,12 +99,29 @@ class Sender:
             with attempt:
                 await self._destination.stored.put_stream(key, self._pieces(key, size_bytes))
 
-    def _pieces(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:
-        if self._source.is_plain and parse_segment(key) is not None:
+    async def _pieces(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:
+        proven = self._proven_pieces(key, size_bytes) if self._source.is_plain else None
+        begun = False
+        if proven is not None:
+            try:
+                async for piece in proven:
+                    begun = True
+                    yield piece
+            except NewerFormat:  # as in `_proven`
+                if begun:
+                    raise
+            else:
+                return
+        async for piece in self._plain_pieces(key, size_bytes):
+            yield piece
+
+    def _proven_pieces(self, key: str, size_bytes: int) -> AsyncIterator[bytes] | None:
+        segment, chunk = parse_segment(key), parse_chunk(key)
+        if segment is not None and segment.level:
+            return rollup_pieces(self._fetch, segment, size_bytes)
+        if segment is not None:
             return segment_pieces(self._fetch, key, size_bytes)
-        if self._source.is_plain and (chunk := parse_chunk(key)) is not None:
-            return chunk_pieces(self._fetch, key, size_bytes, chunk[1])
-        return self._plain_pieces(key, size_bytes)
+        return chunk_pieces(self._fetch, key, size_bytes, chunk[1]) if chunk is not None else None
 
     async def _plain_pieces(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:
         for start in range(0, size_bytes, PIECE_BYTES):
