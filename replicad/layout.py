@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from replicad.position import TXID, Epoch
 
@@ -191,6 +192,41 @@ def parse_chunk(key: str) -> tuple[Epoch, str] | None:
     """Return (epoch, name) of a chunk key, or None for any other key."""
     match = _CHUNK.fullmatch(key)
     return None if match is None else (Epoch(int(match["epoch"], 16)), match["name"])
+
+
+class ObjectKind(StrEnum):
+    """What a key says that an object is."""
+
+    CLAIM = "claim"
+    KEYRING = "keyring"
+    START = "start"
+    END = "end"
+    SEGMENT = "segment"  # roll-ups too
+    MANIFEST = "manifest"
+    CHUNK = "chunk"
+    MARK = "mark"
+    NOTE = "note"  # of a handover: written over, and no part of the history
+    FOREIGN = "foreign"  # none of replicad's
+
+
+_KINDS = (
+    (_SEGMENT, ObjectKind.SEGMENT),
+    (_CHUNK, ObjectKind.CHUNK),
+    (_MANIFEST, ObjectKind.MANIFEST),
+    (_CLAIM, ObjectKind.CLAIM),
+    (_START, ObjectKind.START),
+    (_END, ObjectKind.END),
+    (_MARK, ObjectKind.MARK),
+    (_HANDOVER, ObjectKind.NOTE),
+    (_ACK, ObjectKind.NOTE),
+)
+
+
+def kind_of(key: str) -> ObjectKind:
+    """Return what a key says that its object is."""
+    if key == KEYRING:
+        return ObjectKind.KEYRING
+    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(key)), ObjectKind.FOREIGN)
 
 
 def _epoch(pattern: re.Pattern[str], key: str) -> Epoch | None:

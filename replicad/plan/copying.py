@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.layout import (
+    ObjectKind,
     claim_key,
     end_key,
+    kind_of,
     parse_chunk,
-    parse_claim,
     parse_end,
-    parse_manifest,
     parse_segment,
-    parse_start,
     start_key,
 )
 
@@ -31,19 +30,17 @@ if TYPE_CHECKING:
     from replicad.position import TXID, Epoch
 
 
+HISTORY = frozenset(ObjectKind) - {ObjectKind.KEYRING, ObjectKind.MARK, ObjectKind.NOTE, ObjectKind.FOREIGN}
+
+
 def is_history(key: str) -> bool:
     """Return whether a key is that of an object that belongs to the history: notes of a handover, probes do not."""
-    return is_record(key) or parse_segment(key) is not None or parse_chunk(key) is not None or is_manifest(key)
-
-
-def is_record(key: str) -> bool:
-    """Return whether a key is that of a claim, a start or an end."""
-    return any(parse(key) is not None for parse in (parse_claim, parse_start, parse_end))
+    return kind_of(key) in HISTORY
 
 
 def is_manifest(key: str) -> bool:
     """Return whether a key is that of a snapshot's manifest."""
-    return parse_manifest(key) is not None
+    return kind_of(key) is ObjectKind.MANIFEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

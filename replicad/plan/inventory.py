@@ -5,18 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicad.layout import (
-    MarkKey,
-    parse_ack,
-    parse_chunk,
-    parse_claim,
-    parse_end,
-    parse_handover,
-    parse_manifest,
-    parse_mark,
-    parse_segment,
-    parse_start,
-)
+from replicad.layout import MarkKey, ObjectKind, kind_of, parse_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,16 +53,16 @@ def marks_among(keys: Iterable[str]) -> list[MarkKey]:
     return [mark for mark in found if mark is not None]
 
 
-def kind_of(key: str) -> str:
+_NAMES = {
+    ObjectKind.MANIFEST: "snapshot",
+    ObjectKind.CLAIM: "record",
+    ObjectKind.START: "record",
+    ObjectKind.END: "record",
+    ObjectKind.KEYRING: "record",
+}
+
+
+def kind_name(key: str) -> str:
     """Return what an object is, for people and metrics: segment, chunk, snapshot, mark, record, note or foreign."""
-    if parse_segment(key) is not None:
-        return "segment"
-    if parse_chunk(key) is not None:
-        return "chunk"
-    if parse_manifest(key) is not None:
-        return "snapshot"
-    if parse_mark(key) is not None:
-        return "mark"
-    if any(parse(key) is not None for parse in (parse_claim, parse_start, parse_end)):
-        return "record"
-    return "note" if parse_handover(key) is not None or parse_ack(key) is not None else "foreign"
+    kind = kind_of(key)
+    return _NAMES.get(kind, kind.value)

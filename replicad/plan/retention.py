@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.layout import end_key, parse_chunk, start_key
-from replicad.plan.inventory import kind_of
+from replicad.plan.inventory import kind_name
 from replicad.plan.keeping import Keeping
 from replicad.plan.line import line_of_history
 
@@ -45,7 +45,7 @@ class Verdict:
 
     key: str
     size_bytes: int
-    kind: str  # as `kind_of`
+    kind: str  # as `kind_name`
     reason: str
 
 
@@ -211,4 +211,4 @@ class _Sorting:
         return needed
 
     def _verdict(self, key: str, reason: str) -> Verdict:
-        return Verdict(key=key, size_bytes=self._inventory.rows[key].size_bytes, kind=kind_of(key), reason=reason)
+        return Verdict(key=key, size_bytes=self._inventory.rows[key].size_bytes, kind=kind_name(key), reason=reason)

@@ -7,25 +7,26 @@ document. That neighbours agree on the state between them is found by whoever re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad import zstd
 from replicad.errors import Damaged
 from replicad.layout import (
-    parse_ack,
+    ObjectKind,
+    kind_of,
     parse_chunk,
     parse_claim,
     parse_end,
-    parse_handover,
     parse_manifest,
+    parse_mark,
     parse_segment,
     parse_start,
 )
 from replicad.ownership.records import decode_claim, decode_end, decode_start
 from replicad.plan.line import LineSegment
 from replicad.plan.listing import SegmentObject
+from replicad.plan.mark import decode_mark
 from replicad.plan.restore import PlannedSegment
 from replicad.position import TXID
 from replicad.restore.faults import Unusable
@@ -44,18 +45,8 @@ if TYPE_CHECKING:
     from replicad.restore.fetch import Fetch
     from replicad.segment import SegmentIndex
 
-
-class ObjectKind(StrEnum):
-    """What a key says that an object is."""
-
-    CLAIM = "claim"
-    START = "start"
-    END = "end"
-    SEGMENT = "segment"
-    MANIFEST = "manifest"
-    CHUNK = "chunk"
-    NOTE = "note"  # of a handover: written over, and no part of the history
-    FOREIGN = "foreign"  # none of replicad's
+UNREAD = frozenset({ObjectKind.KEYRING, ObjectKind.NOTE, ObjectKind.FOREIGN})
+"""Objects that belong to no history; the keyring was read by whoever decrypts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +62,7 @@ class LogPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A sound object, and what was read of it; notes and foreign objects are not looked at."""
+    """A sound object, and what was read of it; notes, foreign objects and the keyring are not looked at."""
 
     key: str
     kind: ObjectKind
@@ -79,23 +70,6 @@ class Verified:
     manifest: Manifest | None = None
     start: EpochStart | None = None
     end: EpochEnd | None = None
-
-
-def kind_of(key: str) -> ObjectKind:
-    """Return what a key, relative to the database's prefix, says that its object is."""
-    for parse, kind in (
-        (parse_segment, ObjectKind.SEGMENT),
-        (parse_chunk, ObjectKind.CHUNK),
-        (parse_manifest, ObjectKind.MANIFEST),
-        (parse_claim, ObjectKind.CLAIM),
-        (parse_start, ObjectKind.START),
-        (parse_end, ObjectKind.END),
-        (parse_handover, ObjectKind.NOTE),
-        (parse_ack, ObjectKind.NOTE),
-    ):
-        if parse(key) is not None:
-            return kind
-    return ObjectKind.FOREIGN
 
 
 async def verify_object(fetch: Fetch, key: str, size_bytes: int, *, database_id: str) -> Verified:
@@ -115,7 +89,7 @@ async def verify_object(fetch: Fetch, key: str, size_bytes: int, *, database_id:
         StoreUnreachable, StoreRefused: the store cannot be read.
     """
     kind = kind_of(key)
-    if kind in {ObjectKind.NOTE, ObjectKind.FOREIGN}:
+    if kind in UNREAD:
         return Verified(key=key, kind=kind)
     if kind is ObjectKind.SEGMENT:
         return await _verify_segment(fetch, key, size_bytes, database_id)
@@ -151,7 +125,9 @@ def check_body(key: str, body: bytes, *, database_id: str | None, names: ChunkNa
             end = decode_end(body, what=key)
             _must_equal(key, "epoch", parse_end(key), end.epoch)
             return Verified(key=key, kind=kind, end=end)
-        case ObjectKind.SEGMENT | ObjectKind.NOTE | ObjectKind.FOREIGN:
+        case ObjectKind.MARK:
+            _must_equal(key, "key", parse_mark(key), decode_mark(body, what=key).key)
+        case ObjectKind.SEGMENT | ObjectKind.KEYRING | ObjectKind.NOTE | ObjectKind.FOREIGN:
             pass
     return Verified(key=key, kind=kind)
 
