@@ -26,6 +26,7 @@ PRESERVE = "preserve/"
 
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
 _MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
+_FOLDER = re.compile(rf"epochs/{_EPOCH}/")
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
 _HANDOVER = re.compile(rf"handover/{_EPOCH}\.json")
 _ACK = re.compile(rf"handover/{_EPOCH}\.ack\.json")
@@ -227,6 +228,12 @@ def kind_of(key: str) -> ObjectKind:
     if key == KEYRING:
         return ObjectKind.KEYRING
     return next((kind for pattern, kind in _KINDS if pattern.fullmatch(key)), ObjectKind.FOREIGN)
+
+
+def epoch_of(key: str) -> Epoch | None:
+    """Return the epoch whose folder a key lies in, or None for a key that lies in none."""
+    match = _FOLDER.match(key)
+    return None if match is None else Epoch(int(match["epoch"], 16))
 
 
 def _epoch(pattern: re.Pattern[str], key: str) -> Epoch | None:

@@ -15,7 +15,7 @@ from replicad.errors import Damaged, ObjectMissing
 from replicad.mirror.difference import Pair, pairs
 from replicad.mirror.sameness import other_history, other_size, refuse_other
 from replicad.mirror.sending import Sender
-from replicad.plan.copying import course_of, is_manifest
+from replicad.plan.copying import course_of, is_manifest, is_mark
 from replicad.plan.line import line_of_history
 from replicad.plan.reach import reachable
 from replicad.restore.history import read_history
@@ -154,7 +154,7 @@ class _Copying:
             if pair.there_bytes is None:
                 found.missing += 1
                 found.missing_bytes += pair.here_bytes
-                if pair.key in wanted:
+                if pair.key in wanted or is_mark(pair.key):
                     missing[pair.key] = pair.here_bytes
             elif pair.there_bytes != pair.here_bytes:
                 told = other_size(pair.key, pair.here_bytes, pair.there_bytes)
@@ -171,7 +171,7 @@ class _Copying:
         def steps(keys: tuple[str, ...]) -> list[str]:
             return [key for key in keys if key in missing]
 
-        for key in steps(course.claims):
+        for key in (*steps(course.claims), *filter(is_mark, missing)):
             await self._send(key, missing[key])
         sends = (partial(self._send, key, missing[key]) for key in steps(tuple(chunks)))
         await gather_bounded(sends, self._options.concurrency)

@@ -16,14 +16,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from replicad.errors import Damaged, NoBackup, ObjectMissing, OtherHistory, ReplicadError
-from replicad.layout import claim_key, parse_chunk, parse_manifest, parse_segment
+from replicad.layout import claim_key, epoch_of, parse_chunk, parse_manifest, parse_segment
 from replicad.mirror.copying import CopyOptions, copy_replica
 from replicad.mirror.deleting import delete_replaced, refuse_if_gone_on
+from replicad.mirror.difference import is_there
+from replicad.mirror.marks import align_marks
 from replicad.mirror.sameness import refuse_others_claims
 from replicad.mirror.sending import Sender
 from replicad.observe import events
-from replicad.position import TXID, Epoch
-from replicad.replicate.notes import Deleted, Replaced, Stored
+from replicad.replicate.notes import Deleted, Marked, Replaced, Stored
 from replicad.restore.together import apart, gather_bounded
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from replicad.host.threads import Threads
     from replicad.mirror.side import Side
     from replicad.observe.metrics import DatabaseMetrics
+    from replicad.position import TXID, Epoch
     from replicad.replicate.notes import Notes
 
 _CONCURRENCY = 2  # objects of up to 8 MiB in memory, beside all else that the daemon does
@@ -159,6 +161,8 @@ class Mirror:
                 break
             if isinstance(note, Stored):
                 await self._repeat(sender, there, note, leave)
+            elif isinstance(note, Marked):
+                await self._align_marks(sender, there, leave)
             else:
                 await self._repeat_deletions(there, note, leave)
         self._note_success()
@@ -204,7 +208,7 @@ class Mirror:
         self.notes.done(len(notes))
 
     async def _send(self, sender: Sender, there: Side, note: Stored) -> None:
-        if note.number <= self._unsure and await _is_there(there, note):
+        if note.number <= self._unsure and await is_there(there.stored, note.key, note.size_bytes):
             return
         try:
             await sender.send(note.key, note.size_bytes)
@@ -219,7 +223,7 @@ class Mirror:
 
     async def _have_claim(self, sender: Sender, note: Stored) -> None:
         """See to it that the claim of an epoch is there before anything else of it: its own note may never come."""
-        epoch = _epoch_of(note.key)
+        epoch = epoch_of(note.key)
         if epoch is None or epoch in self._claims:
             return
         key = claim_key(epoch)
@@ -240,6 +244,16 @@ class Mirror:
             else:
                 await self._delete(there, [one.key for one in several if isinstance(one, Deleted)])
         self.notes.done(len(several))
+
+    async def _align_marks(self, sender: Sender, there: Side, leave: Leave) -> None:
+        """Have the mirror's preserve marks be those of the replica."""
+        if may_delete := await leave.may_delete():
+            await refuse_if_gone_on(self._source, there)
+        try:
+            await align_marks(self._source, there, sender, may_delete=may_delete)
+        except Damaged as error:
+            self._say_damaged(str(error.details["what"]))
+        self.notes.done()
 
     async def _delete(self, there: Side, keys: list[str]) -> None:
         """Delete what retention let go, unless what it kept for it is not whole in the mirror."""
@@ -281,15 +295,3 @@ class Mirror:
         if self.problem is not None:
             self.problem = None
             self._log.info(events.MIRROR_RECOVERED, txid=self._metrics.mirror_txid[self.label])
-
-
-def _epoch_of(key: str) -> Epoch | None:
-    """Return the epoch whose folder a key lies in."""
-    parts = key.split("/")
-    return Epoch(int(parts[1], 16)) if parts[0] == "epochs" else None
-
-
-async def _is_there(there: Side, note: Stored) -> bool:
-    async for found in there.stored.list(note.key):
-        return found.key == note.key and found.size_bytes == note.size_bytes
-    return False

@@ -49,7 +49,15 @@ class Replaced:
     rollup: SegmentObject
 
 
-Note = Stored | Deleted | Replaced
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """Preserve marks were made or taken away, by whomever."""
+
+    number: int
+    at_ms: int
+
+
+Note = Stored | Deleted | Replaced | Marked
 
 
 class Notes:
@@ -62,6 +70,7 @@ class Notes:
         self._now_ms = now_ms
         self._limit = limit
         self._waiting: deque[Note] = deque()
+        self._marks: frozenset[str] | None = None  # that there were when that was last told
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -87,6 +96,13 @@ class Notes:
         """Note that what a roll-up holds was deleted, see `removal.Observer`."""
         self.count += 1
         self._add(Replaced(number=self.count, at_ms=self._now_ms(), rollup=rollup))
+
+    def on_marks(self, keys: Iterable[str]) -> None:
+        """Note that there are other preserve marks than before, see `removal.Observer`."""
+        if (marks := frozenset(keys)) != self._marks:
+            self._marks = marks
+            self.count += 1
+            self._add(Marked(number=self.count, at_ms=self._now_ms()))
 
     async def until_any(self) -> None:
         """Wait for a note, or for too many."""

@@ -13,7 +13,7 @@ from replicad.errors import NotReady, OwnedByAnother
 from replicad.observe import events
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -44,6 +44,9 @@ class Observer(Protocol):
 
     def on_replaced(self, rollup: SegmentObject) -> None:
         """Take note that objects went whose transactions a roll-up holds."""
+
+    def on_marks(self, keys: Iterable[str]) -> None:
+        """Take note of the preserve marks that there are now: others than the owner make and take them too."""
 
 
 class Removal:
@@ -99,6 +102,11 @@ class Removal:
         for observer in self.observers:
             observer.on_replaced(rollup)
         return True
+
+    def tell_marks(self, keys: Iterable[str]) -> None:
+        """Tell observers which preserve marks there are."""
+        for observer in self.observers:
+            observer.on_marks(keys)
 
     def _note(self, batch: Sequence[Verdict]) -> None:
         for verdict in batch:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from replicad.errors import Damaged, NoBackup, OtherHistory, ReplicadError, StoreUnreachable
-from replicad.layout import claim_key, parse_segment, start_key
+from replicad.layout import CLAIMS, claim_key, parse_segment, start_key
 from replicad.mirror import sending
-from replicad.position import Epoch
+from replicad.plan.mark import Mark, encode_mark
+from replicad.position import TXID, Epoch
 from replicad.restore.request import RestoreRequest
 from replicad.restore.restore import restore
 from replicad.store.memory import MemoryStore
@@ -402,6 +404,29 @@ async def test_large_objects_are_streamed(replica: Replica, monkeypatch: pytest.
     assert copied.damaged == []
     assert there.streamed > 1
     assert there.most > 4  # the head, its blocks one by one, the index
+
+
+async def test_preserve_marks_are_copied_before_what_they_keep(replica: Replica) -> None:
+    """Marks go behind the claims, before anything that retention might delete there; one that was made anew, again."""
+    mark = Mark(txid=TXID(3), epoch=Epoch(1), until_ms=9, made_ms=1, reason="a test")
+    await replica.store.put(str(mark.key), encode_mark(mark))
+
+    class Ordered(MemoryStore):
+        order: list[str]
+
+        async def put(self, key: str, body: bytes) -> None:
+            self.order.append(key)
+            await super().put(key, body)
+
+    there = Ordered("there")
+    there.order = []
+    assert (await replica.copy(there, verify=True)).damaged == []
+    assert next(key for key in there.order if not key.startswith(CLAIMS)) == str(mark.key)
+    assert await objects(there) == await history_of(replica.store)
+    await replica.store.put(str(mark.key), encode_mark(msgspec.structs.replace(mark, reason="another reason")))
+    assert (await replica.copy(there)).sent == 1
+    assert await objects(there) == await history_of(replica.store)
+    assert str(mark.key) in await objects(there)
 
 
 async def rolled_up(replica: Replica, *epochs: str) -> list[str]:

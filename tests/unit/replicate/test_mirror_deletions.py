@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.layout import parse_segment
+from replicad.plan.mark import Mark, encode_mark
 from replicad.plan.retention import Verdict
 from replicad.replicate.follower import Follower
 from replicad.replicate.mirroring import MirrorDuty
@@ -229,3 +230,37 @@ async def test_nothing_is_deleted_while_the_database_is_handed_over(stage: Stage
     await until_complete(mirror)
     assert segment in await objects(there.store)
     assert not tenure.lost.is_set()
+
+
+async def test_preserve_marks_are_those_of_the_replica(stage: Stage) -> None:
+    """Marks that others make and take away are in the mirror from the next look of retention on, and keep there too."""
+    clock = turned(stage)
+    stage.flags |= {"pitr_window": "1d", "prune_grace": "0s", "retention_interval": "1h", "min_snapshots": "1"}
+    there = Gate()
+    mirror = await begin(stage, there)
+    mark = Mark(txid=2, epoch=1, until_ms=clock.now_ms() + 10_000 * 86_400_000, made_ms=1, reason="a test")
+    await stage.store.put(str(mark.key), encode_mark(mark))
+    expires = Mark(txid=1, epoch=1, until_ms=clock.now_ms() + 10_000, made_ms=1, reason="a test")
+    await stage.store.put(str(expires.key), encode_mark(expires))
+    await stage.follower.keeper.prune()
+    await until_complete(mirror)
+    assert await same(stage, there)
+    for day in range(4):
+        await commit(stage, 3 + day)
+        await stage.follower.snapshot("command")
+        clock.turn_wall(DAY_SECONDS)
+    await stage.follower.keeper.prune()
+    await until_complete(mirror)
+    stored = await objects(there.store)
+    assert str(mark.key) in stored
+    assert str(expires.key) not in stored
+    assert states(stored)[2] == [0, 1]
+    assert await same(stage, there)
+    await stage.store.delete([str(mark.key)])
+    await stage.follower.keeper.prune()
+    await stage.follower.keeper.prune()
+    await until_complete(mirror)
+    stored = await objects(there.store)
+    assert str(mark.key) not in stored
+    assert 2 not in states(stored)
+    assert await same(stage, there)

@@ -7,7 +7,7 @@ import pytest
 from replicad.errors import ObjectExists
 from replicad.layout import chunk_key, claim_key, handover_key, start_key
 from replicad.position import Epoch
-from replicad.replicate.notes import Deleted, Notes, NotingStore, Replaced, Stored
+from replicad.replicate.notes import Deleted, Notes, NotingStore, Stored
 from replicad.store.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def test_everything_that_succeeds_is_noted_in_order() -> None:
     found.on_removed([chunk(1), "probes/1"])
     seen = []
     while (note := found.first()) is not None:
-        assert not isinstance(note, Replaced)
+        assert isinstance(note, Stored | Deleted)
         seen.append((type(note), note.key, note.size_bytes if isinstance(note, Stored) else None))
         found.done()
     assert seen == [
