@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, ObjectMissing
 from replicad.mirror.difference import Pair, pairs
+from replicad.mirror.keyrings import refuse_other_encryption
 from replicad.mirror.sameness import other_history, other_size, refuse_other
 from replicad.mirror.sending import Sender
 from replicad.plan.copying import course_of, is_manifest, is_mark
@@ -75,6 +76,7 @@ async def copy_replica(
 
     Raises:
         NoBackup: the source holds no history.
+        WrongKey: the source needs other keys than those given, or none; or the destination one more.
         OtherHistory: the destination holds another one; nothing was changed.
         Damaged: the starts of the source's epochs contradict one another, or the destination does not list what it
             has stored.
@@ -100,6 +102,7 @@ class _Copying:
 
     async def run(self) -> Copied:
         for number in range(_ROUNDS):
+            await refuse_other_encryption(self._source, self._destination)
             there = await read_history(self._destination.read)  # before the source: which then knows all of that
             history, line = await self._settled()
             await refuse_other(self._source, history, self._destination, there)

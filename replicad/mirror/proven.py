@@ -7,7 +7,6 @@ said of them.
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -110,24 +109,26 @@ async def rollup_pieces(fetch: Fetch, key: SegmentKey, size_bytes: int) -> Async
     yield await fetch.proven(name, partial(_check_directory, name, size_bytes), start=end, stop=size_bytes)
 
 
-async def chunk_pieces(fetch: Fetch, key: str, size_bytes: int, name: str) -> AsyncIterator[bytes]:
+async def chunk_pieces(
+    fetch: Fetch, key: str, size_bytes: int, name: str, *, names: ChunkNames = PLAIN_NAMES
+) -> AsyncIterator[bytes]:
     """Iterate over the bytes of a large chunk; the last piece is handed on only when the content has its name.
 
     Raises:
         Damaged: it has another.
         ObjectMissing: it is gone.
     """
-    unpacking, digest = zstd.Unpacking(what=key, where="zstd frame"), hashlib.sha256()
+    unpacking, naming = zstd.Unpacking(what=key, where="zstd frame"), names.naming(name)
 
     def step(piece: bytes) -> None:
-        digest.update(unpacking.step(piece))
+        naming.update(unpacking.step(piece))
 
     for start in range(0, size_bytes, _PIECE_BYTES):
         stop = min(size_bytes, start + _PIECE_BYTES)
         piece = await fetch.read(key, start=start, stop=stop)
         await fetch.threads.run(step, piece)
-        if stop == size_bytes and digest.hexdigest() != name:
-            raise Damaged(what=key, where="SHA-256 of the content", expected=name, found=digest.hexdigest())
+        if stop == size_bytes and naming.found != name:
+            raise Damaged(what=key, where=names.method, expected=name, found=naming.found)
         yield piece
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.errors import ObjectMissing, OtherHistory
-from replicad.layout import CLAIMS, claim_key, start_key
+from replicad.layout import CLAIMS, KEYRING, claim_key, start_key
 from replicad.position import Epoch
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ async def refuse_others_claims(source: Side, destination: Side) -> None:
         ReplicadError: a store failed.
     """
     async for found in destination.stored.list(CLAIMS):
+        if found.key == KEYRING:
+            continue
         body = await destination.stored.get(found.key)
         try:
             ours = await source.stored.get(found.key)

@@ -81,6 +81,7 @@ class Mirror:
         self._metrics = metrics
         self._log = log.bind(mirror=label)
         self._listed = False  # both places were compared, and every note since is here or done
+        self._sender: Sender | None = None  # it knows which keys the mirror's keyring names
         self._damaged: set[str] = set()  # in the replica, and so not in the mirror: keys
         self._claims: set[Epoch] = set()  # of which the claim is known to be there
         self._unsure = 0  # notes up to this one may be of objects that the last comparison copied already
@@ -152,7 +153,9 @@ class Mirror:
             ReplicadError: one of the two stores failed.
         """
         there = await self._open_there()
-        sender = Sender(self._source, there, self._threads, concurrency=_CONCURRENCY)
+        if self._sender is None or self._sender.destination is not there:
+            self._sender = Sender(self._source, there, self._threads, concurrency=_CONCURRENCY)
+        sender = self._sender
         while True:
             if not (self._listed and self.notes.complete):
                 await self._compare(there)

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.layout import KEYRING
 from replicad.plan.copying import is_history
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ class Notes:
         self.complete = True
 
     def on_stored(self, key: str, size_bytes: int) -> None:
-        """Note that an object is stored."""
-        if is_history(key):
+        """Note that an object is stored, as large as it is there."""
+        if is_history(key) or key == KEYRING:
             self.count += 1
             self._add(Stored(number=self.count, at_ms=self._now_ms(), key=key, size_bytes=size_bytes))
 
