@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 
 from replicad.position import TXID, Epoch
 
@@ -28,6 +29,7 @@ PROBES = "probes/"
 
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
 _MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
+_FOLDER = re.compile(rf"epochs/{_EPOCH}/")
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
 _HANDOVER = re.compile(rf"handover/{_EPOCH}\.json")
 _ACK = re.compile(rf"handover/{_EPOCH}\.ack\.json")
@@ -197,9 +199,47 @@ def parse_chunk(key: str) -> tuple[Epoch, str] | None:
     return None if match is None else (Epoch(int(match["epoch"], 16)), match["name"])
 
 
-def is_probe(key: str) -> bool:
-    """Return whether a key is one of those under which a probe is stored."""
-    return _PROBE.fullmatch(key) is not None
+class ObjectKind(StrEnum):
+    """What a key says that an object is."""
+
+    CLAIM = "claim"
+    KEYRING = "keyring"
+    START = "start"
+    END = "end"
+    SEGMENT = "segment"  # roll-ups too
+    MANIFEST = "manifest"
+    CHUNK = "chunk"
+    MARK = "mark"
+    NOTE = "note"  # of a handover: written over, and no part of the history
+    PROBE = "probe"  # of the store's abilities or its clock, for a moment; no part of the history either
+    FOREIGN = "foreign"  # none of replicad's
+
+
+_KINDS = (
+    (_SEGMENT, ObjectKind.SEGMENT),
+    (_CHUNK, ObjectKind.CHUNK),
+    (_MANIFEST, ObjectKind.MANIFEST),
+    (_CLAIM, ObjectKind.CLAIM),
+    (_START, ObjectKind.START),
+    (_END, ObjectKind.END),
+    (_MARK, ObjectKind.MARK),
+    (_HANDOVER, ObjectKind.NOTE),
+    (_ACK, ObjectKind.NOTE),
+    (_PROBE, ObjectKind.PROBE),
+)
+
+
+def kind_of(key: str) -> ObjectKind:
+    """Return what a key says that its object is."""
+    if key == KEYRING:
+        return ObjectKind.KEYRING
+    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(key)), ObjectKind.FOREIGN)
+
+
+def epoch_of(key: str) -> Epoch | None:
+    """Return the epoch whose folder a key lies in, or None for a key that lies in none."""
+    match = _FOLDER.match(key)
+    return None if match is None else Epoch(int(match["epoch"], 16))
 
 
 def _epoch(pattern: re.Pattern[str], key: str) -> Epoch | None:

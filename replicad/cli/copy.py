@@ -52,7 +52,8 @@ def copy(invocation: Invocation, *, destination: str, **options: object) -> int:
     again, so a copy that was broken off goes on where it was. Each is held against its own hashes on the way. The
     destination can be restored from at any moment, also after a copy that was broken off, and a daemon that is started
     on it goes on with the history. A destination that holds another history is refused (64), and nothing in it is ever
-    replaced or deleted. Ends with 2 when objects are damaged: they were left out, and are named.
+    replaced or deleted. An encrypted replica is copied as it is stored, and the key is needed to prove that (12). Ends
+    with 2 when objects are damaged: they were left out, and are named.
     """
     invocation.start_logging(answers_itself=True)
     # Imported here: `replicad copy --help` needs neither store nor history.

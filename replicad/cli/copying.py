@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicad.cli.output import size
 from replicad.cli.progress import progress_for
-from replicad.cli.replica import open_replica
+from replicad.cli.replica import open_objects
 from replicad.config.databases import missing
 from replicad.config.secret_file import read_secret
 from replicad.errors import UsageError
@@ -18,8 +18,8 @@ from replicad.mirror.copying import CopyOptions, copy_replica
 from replicad.mirror.side import Side
 from replicad.observe import events
 from replicad.observe.logging import get_logger
+from replicad.store.database import stored_objects
 from replicad.store.open import open_store
-from replicad.store.prefixed import PrefixedStore
 from replicad.store.url import parse_url, without_secrets
 
 if TYPE_CHECKING:
@@ -64,11 +64,10 @@ async def carry_out(invocation: Invocation, order: Order) -> tuple[Mapping[str, 
         stack.push_async_callback(destination.close)
         for database in settings.databases:
             progress = progress_for(sys.stderr, database.name, doing="copying", event=events.COPY_PROGRESSED)
-            there = PrefixedStore(destination, f"{database.name}/")
-            async with open_replica(settings, database, concurrency=options.concurrency) as here:
-                copied = await copy_replica(
-                    Side.plain(here), Side.plain(there), threads, options=options, progress=progress
-                )
+            there = stored_objects(destination, database.name)
+            async with open_objects(settings, database, concurrency=options.concurrency) as here:
+                source, target = (Side.of(objects, settings.encryption_keys) for objects in (here, there))
+                copied = await copy_replica(source, target, threads, options=options, progress=progress)
                 answers.append(_as_json(database, here, there, copied))
             lines.append(_as_text(database, there, copied, dry_run=order.dry_run))
             is_sound = is_sound and not copied.damaged
@@ -80,10 +79,6 @@ def _check(settings: Settings, order: Order) -> None:
     location = parse_url(order.destination, where=_WHERE)
     if not settings.databases:
         raise missing("database")
-    if settings.encryption_key is not None:
-        hint = "Copy the objects with a tool of the store's: a raw copy is read with the same key."
-        expected = "none: this version copies plain replicas only"
-        raise UsageError(where="encryption_key", expected=expected, found="a key", hint=hint)
     for database in settings.databases:
         if parse_url(database.replica) == location:
             found = without_secrets(order.destination)

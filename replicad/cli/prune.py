@@ -158,7 +158,7 @@ class _Unclaimed:
         self._store = store
         self._epoch = epoch
 
-    async def still_owned(self) -> bool:
+    async def may_delete(self) -> bool:
         """Look."""
         from replicad.replicate.own import highest_claim  # noqa: PLC0415
 

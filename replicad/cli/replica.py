@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from replicad.plan.reach import reachable
 from replicad.plan.target import format_ms
-from replicad.store.database import database_store
+from replicad.store.database import contents, stored_objects
 from replicad.store.open import open_store
 
 if TYPE_CHECKING:
@@ -29,11 +29,24 @@ async def open_replica(
     Raises:
         ReplicadError: the URL is wrong, or there are no usable credentials.
     """
+    async with open_objects(settings, database, concurrency=concurrency, only_to_read=only_to_read) as objects:
+        yield contents(objects, settings.encryption_keys)
+
+
+@asynccontextmanager
+async def open_objects(
+    settings: Settings, database: DatabaseSettings, *, concurrency: int, only_to_read: bool = True
+) -> AsyncIterator[ObjectStore]:
+    """Open the database's own part of its store, with the objects as they are stored, and close it again.
+
+    Raises:
+        ReplicadError: the URL is wrong, or there are no usable credentials.
+    """
     store = await open_store(
         database.replica, settings.store_options(concurrency=concurrency), only_to_read=only_to_read
     )
     try:
-        yield database_store(store, database.name, settings.encryption_keys)
+        yield stored_objects(store, database.name)
     finally:
         await store.close()
 

@@ -152,13 +152,6 @@ def _check(values: Mapping[str, object], given: Mapping[str, Given]) -> None:
     if isinstance(encryption, Secret):
         source = given.get("encryption_key") or given["encryption_key_file"]
         parse_keys(encryption.reveal(), where=source.where)
-        if values["mirrors"]:
-            raise UsageError(
-                where=given["mirrors"].where,
-                expected="none beside encryption_key: this version mirrors plain replicas only",
-                found="mirrors",
-                hint="Copy the objects with a tool of the store's: a raw copy is read with the same key.",
-            )
     key, secret = values["s3_access_key_id"], values["s3_secret_access_key"]
     if (key is None) != (secret is None):
         has, lacks = ("s3_access_key_id", "s3_secret_access_key")[:: 1 if key else -1]

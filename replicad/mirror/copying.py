@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, ObjectMissing
 from replicad.mirror.difference import Pair, pairs
+from replicad.mirror.keyrings import refuse_other_encryption
 from replicad.mirror.sameness import other_history, other_size, refuse_other
 from replicad.mirror.sending import Sender
-from replicad.plan.copying import course_of, is_manifest
+from replicad.plan.copying import course_of, is_manifest, is_mark
 from replicad.plan.line import line_of_history
 from replicad.plan.reach import reachable
 from replicad.restore.history import read_history
@@ -75,6 +76,7 @@ async def copy_replica(
 
     Raises:
         NoBackup: the source holds no history.
+        WrongKey: the source needs other keys than those given, or none; or the destination one more.
         OtherHistory: the destination holds another one; nothing was changed.
         Damaged: the starts of the source's epochs contradict one another, or the destination does not list what it
             has stored.
@@ -100,6 +102,7 @@ class _Copying:
 
     async def run(self) -> Copied:
         for number in range(_ROUNDS):
+            await refuse_other_encryption(self._source, self._destination)
             there = await read_history(self._destination.read)  # before the source: which then knows all of that
             history, line = await self._settled()
             await refuse_other(self._source, history, self._destination, there)
@@ -154,7 +157,7 @@ class _Copying:
             if pair.there_bytes is None:
                 found.missing += 1
                 found.missing_bytes += pair.here_bytes
-                if pair.key in wanted:
+                if pair.key in wanted or is_mark(pair.key):
                     missing[pair.key] = pair.here_bytes
             elif pair.there_bytes != pair.here_bytes:
                 told = other_size(pair.key, pair.here_bytes, pair.there_bytes)
@@ -171,7 +174,7 @@ class _Copying:
         def steps(keys: tuple[str, ...]) -> list[str]:
             return [key for key in keys if key in missing]
 
-        for key in steps(course.claims):
+        for key in (*steps(course.claims), *filter(is_mark, missing)):
             await self._send(key, missing[key])
         sends = (partial(self._send, key, missing[key]) for key in steps(tuple(chunks)))
         await gather_bounded(sends, self._options.concurrency)

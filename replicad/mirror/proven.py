@@ -1,64 +1,70 @@
 """Holding an object against the hashes that it carries, while it is on its way. Hashing is done in threads.
 
-A segment has a hash for each of its parts, a chunk is named by its content. A manifest, a start, an end and a claim
-have none: that they can be read, and are of the epoch that their key names, is all that can be said of them.
+A segment has a hash for each of its parts, a roll-up is made of segments, a chunk is named by its content. A manifest,
+a mark, a start, an end and a claim have none: that they can be read, and are what their key names, is all that can be
+said of them.
 """
 
 from __future__ import annotations
 
-import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
 import xxhash
 
 from replicad import zstd
-from replicad.errors import Damaged
-from replicad.layout import parse_chunk, parse_claim, parse_end, parse_manifest, parse_segment, parse_start
-from replicad.ownership.records import decode_claim, decode_end, decode_start
-from replicad.segment import TRAILER_BYTES, decode, read_index, read_trailer
-from replicad.snapshot import decode_manifest, decompress_chunk
+from replicad.errors import Damaged, NewerFormat
+from replicad.layout import parse_segment
+from replicad.plan.line import LineSegment
+from replicad.plan.listing import SegmentObject
+from replicad.restore.rollups import OpenRollUp, open_rollup
+from replicad.restore.rows import rows
+from replicad.restore.segments import decode_member
+from replicad.restore.verify_object import check_body
+from replicad.segment import (
+    ROLLUP_HEAD_BYTES,
+    ROLLUP_TRAILER,
+    TRAILER_BYTES,
+    check_rollup_head,
+    decode_rollup,
+    read_directory,
+    read_index,
+    read_rollup_trailer,
+    read_trailer,
+)
+from replicad.snapshot import PLAIN_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from replicad.layout import SegmentKey
     from replicad.restore.fetch import Fetch
     from replicad.segment import Block, SegmentIndex
+    from replicad.snapshot import ChunkNames
 
 _PIECE_BYTES = 4 << 20  # of a large segment, fetched at once
 
 
-def check(key: str, body: bytes) -> None:
-    """Raise unless an object is what its key says.
+def check(key: str, body: bytes, *, names: ChunkNames = PLAIN_NAMES) -> None:
+    """Raise unless an object is what its key says; `names` is how the replica names its chunks.
 
     Raises:
         Damaged: it is not.
         NewerFormat: it was written by a later replicad.
     """
-    if parse_segment(key) is not None:
-        decode(body, what=key)
-    elif (chunk := parse_chunk(key)) is not None:
-        raw_bytes = zstd.content_bytes(body, what=key, where="zstd frame")
-        decompress_chunk(body, raw_bytes=raw_bytes, name=chunk[1], what=key)
-    elif (manifest := parse_manifest(key)) is not None:
-        told = decode_manifest(body, what=key)
-        _same(key, "TXID", manifest.txid, told.txid)
+    parsed = parse_segment(key)
+    if parsed is None:
+        check_body(key, body, database_id=None, names=names)
+    elif parsed.level:
+        rollup = OpenRollUp(segment=_stored(parsed, len(body)), directory=decode_rollup(body, what=key), body=body)
+        rollup.check_identity()
+        _check_members([rollup.member(number) for number in range(len(rollup.directory))], 0, body)
     else:
-        _check_record(key, body)
+        decode_member(_stored(parsed, len(body)), body, 0, None)
 
 
-def _check_record(key: str, body: bytes) -> None:
-    if (epoch := parse_claim(key)) is not None:
-        _same(key, "epoch", epoch, decode_claim(body, what=key).epoch)
-    elif (epoch := parse_start(key)) is not None:
-        _same(key, "epoch", epoch, decode_start(body, what=key).epoch)
-    elif (epoch := parse_end(key)) is not None:
-        _same(key, "epoch", epoch, decode_end(body, what=key).epoch)
-
-
-def _same(key: str, where: str, expected: int, found: int) -> None:
-    if expected != found:
-        raise Damaged(what=key, where=where, expected=expected, found=found)
+def _stored(key: SegmentKey, size_bytes: int) -> LineSegment:
+    return LineSegment(stored=SegmentObject(key=key, size_bytes=size_bytes), until=key.last)
 
 
 async def segment_pieces(fetch: Fetch, key: str, size_bytes: int) -> AsyncIterator[bytes]:
@@ -66,6 +72,7 @@ async def segment_pieces(fetch: Fetch, key: str, size_bytes: int) -> AsyncIterat
 
     Raises:
         Damaged: a part of it is not what its hash says.
+        NewerFormat: it was written by a later replicad; nothing was handed on.
         ObjectMissing: it is gone.
     """
     tail = await fetch.read(key, start=max(0, size_bytes - TRAILER_BYTES))
@@ -78,40 +85,51 @@ async def segment_pieces(fetch: Fetch, key: str, size_bytes: int) -> AsyncIterat
 
     index, packed = await fetch.proven(key, understand, start=trailer.index_offset, stop=index_end)
     yield head
-    for blocks in _pieces(index):
+    for blocks in rows(index.blocks, lambda block: block.stored_bytes, most_bytes=_PIECE_BYTES):
         yield await fetch.proven(key, partial(_check_blocks, key, blocks), start=blocks[0].offset, stop=_end(blocks))
     yield packed + tail[index_end - size_bytes :]
 
 
-async def chunk_pieces(fetch: Fetch, key: str, size_bytes: int, name: str) -> AsyncIterator[bytes]:
+async def rollup_pieces(fetch: Fetch, key: SegmentKey, size_bytes: int) -> AsyncIterator[bytes]:
+    """Iterate over the bytes of a large roll-up front to back, each segment in it proven before it is handed on.
+
+    Raises:
+        Damaged: it is no roll-up, or a segment in it is not what its hashes and the directory say.
+        NewerFormat: the roll-up was written by a later replicad; nothing was handed on.
+        ObjectMissing: it is gone.
+    """
+    name = str(key)
+    rollup = await open_rollup(fetch, _stored(key, size_bytes))
+    yield await fetch.proven(name, partial(_check_head, name), stop=ROLLUP_HEAD_BYTES)
+    members = (rollup.member(number) for number in range(len(rollup.directory)))
+    end = ROLLUP_HEAD_BYTES
+    for row in rows(members, lambda member: member.stored.size_bytes, most_bytes=_PIECE_BYTES):
+        begin, end = row[0].stored.offset, row[-1].stored.offset + row[-1].stored.size_bytes
+        yield await fetch.proven(name, partial(_check_members, row, begin), start=begin, stop=end)
+    yield await fetch.proven(name, partial(_check_directory, name, size_bytes), start=end, stop=size_bytes)
+
+
+async def chunk_pieces(
+    fetch: Fetch, key: str, size_bytes: int, name: str, *, names: ChunkNames = PLAIN_NAMES
+) -> AsyncIterator[bytes]:
     """Iterate over the bytes of a large chunk; the last piece is handed on only when the content has its name.
 
     Raises:
         Damaged: it has another.
         ObjectMissing: it is gone.
     """
-    unpacking, digest = zstd.Unpacking(what=key, where="zstd frame"), hashlib.sha256()
+    unpacking, naming = zstd.Unpacking(what=key, where="zstd frame"), names.naming(name)
 
     def step(piece: bytes) -> None:
-        digest.update(unpacking.step(piece))
+        naming.update(unpacking.step(piece))
 
     for start in range(0, size_bytes, _PIECE_BYTES):
         stop = min(size_bytes, start + _PIECE_BYTES)
         piece = await fetch.read(key, start=start, stop=stop)
         await fetch.threads.run(step, piece)
-        if stop == size_bytes and digest.hexdigest() != name:
-            raise Damaged(what=key, where="SHA-256 of the content", expected=name, found=digest.hexdigest())
+        if stop == size_bytes and naming.found != name:
+            raise Damaged(what=key, where=names.method, expected=name, found=naming.found)
         yield piece
-
-
-def _pieces(index: SegmentIndex) -> list[list[Block]]:
-    pieces: list[list[Block]] = []
-    for block in index.blocks:
-        if pieces and _end(pieces[-1]) + block.stored_bytes - pieces[-1][0].offset <= _PIECE_BYTES:
-            pieces[-1].append(block)
-        else:
-            pieces.append([block])
-    return pieces
 
 
 def _end(blocks: list[Block]) -> int:
@@ -126,3 +144,25 @@ def _check_blocks(key: str, blocks: list[Block], stored: bytes) -> bytes:
             where = f"hash of the block at {block.offset}"
             raise Damaged(what=key, where=where, expected=f"{block.hash:016x}", found=f"{found:016x}")
     return stored
+
+
+def _check_head(name: str, head: bytes) -> bytes:
+    check_rollup_head(head, what=name)
+    return head
+
+
+def _check_members(members: Sequence[LineSegment], offset: int, stored: bytes) -> bytes:
+    """Check segments of a roll-up; `stored` is the object from `offset` on."""
+    for member in members:
+        try:
+            decode_member(member, stored, offset, None)
+        except NewerFormat:  # as of a segment by itself: it will be read by whoever wrote it
+            continue
+    return stored
+
+
+def _check_directory(name: str, size_bytes: int, tail: bytes) -> bytes:
+    """Check what stands behind the members: fetched once more, it has to be a directory of just those."""
+    trailer = read_rollup_trailer(tail, object_bytes=size_bytes, what=name)
+    read_directory(tail[: -ROLLUP_TRAILER.size], trailer, what=name)
+    return tail

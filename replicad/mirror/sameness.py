@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.errors import ObjectMissing, OtherHistory
-from replicad.layout import claim_key, start_key
+from replicad.layout import CLAIMS, KEYRING, claim_key, start_key
 from replicad.position import Epoch
 
 if TYPE_CHECKING:
@@ -30,6 +30,25 @@ async def refuse_other(source: Side, here: History, destination: Side, there: Hi
     found = _difference(here, there) or await _other_claim(source, here.listing, destination, there.listing)
     if found is not None:
         raise other_history(source, destination, found)
+
+
+async def refuse_others_claims(source: Side, destination: Side) -> None:
+    """Raise when the destination for a replica without a history holds a claim that the replica has not got.
+
+    Raises:
+        OtherHistory: it does.
+        ReplicadError: a store failed.
+    """
+    async for found in destination.stored.list(CLAIMS):
+        if found.key == KEYRING:
+            continue
+        body = await destination.stored.get(found.key)
+        try:
+            ours = await source.stored.get(found.key)
+        except ObjectMissing:
+            ours = None
+        if body != ours:
+            raise other_history(source, destination, f"another {found.key}")
 
 
 def other_history(source: Side, destination: Side, found: str) -> OtherHistory:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
+
+from replicad.store.database import contents
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replicad.encryption.keys import EncryptionKey
+    from replicad.store.encrypted import EncryptedStore
     from replicad.store.protocol import ObjectStore
 
 
@@ -13,19 +19,21 @@ if TYPE_CHECKING:
 class Side:
     """A database's own part of a store.
 
-    Bytes are copied as they are stored, whatever they are wrapped in. Where a history has to be understood, to copy it
-    in the right order, it is read through `read`.
+    Bytes are copied as they are stored: what is encrypted stays so on its way. Where a history has to be understood, to
+    copy it in the right order, and to prove what is copied, it is read through `read`.
     """
 
     stored: ObjectStore
     read: ObjectStore
+    sealed: EncryptedStore | None = None  # what reads, where the replica is encrypted
 
     @classmethod
     def plain(cls, store: ObjectStore) -> Self:
         """Return a side whose objects are stored as they are read."""
         return cls(stored=store, read=store)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether what is stored can be checked as it is."""
-        return self.stored is self.read
+    @classmethod
+    def of(cls, objects: ObjectStore, keys: Sequence[EncryptionKey]) -> Self:
+        """Return a side with these objects, as they are stored; no keys: it is not encrypted."""
+        read = contents(objects, keys)
+        return cls(stored=objects, read=read, sealed=cast("EncryptedStore", read) if keys else None)

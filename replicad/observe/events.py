@@ -75,6 +75,7 @@ MIRROR_CAUGHT_UP: Final = "mirror_caught_up"  # by listing both places: at a sta
 MIRROR_FAILED: Final = "mirror_failed"  # said once per outage; nothing else waits for it
 MIRROR_RECOVERED: Final = "mirror_recovered"  # the outage is over, and what it lacked is there
 MIRROR_BEHIND: Final = "mirror_behind"  # at the end of the process: what it lacks is copied by the next start
+MIRROR_DELETION_HELD_BACK: Final = "mirror_deletion_held_back"  # what replaced it is not whole in the mirror
 DUTY_FAILED: Final = "duty_failed"  # work beside capture; it is tried again
 SEGMENTS_ROLLED_UP: Final = "segments_rolled_up"  # small ones, or roll-ups of them, became one object
 ROLLED_UP_DELETED: Final = "rolled_up_deleted"  # objects whose transactions a roll-up holds, after rollup_grace

@@ -5,7 +5,8 @@ newest goes first: the newest snapshot behind its chunks, its epoch's start, the
 since. From there on the other place can be restored, and every object that follows only adds history before that: those
 may go in any order, but a manifest behind its chunks, and the start of an epoch before anything else of it.
 
-Claims go before all of that: whoever begins to work there must not take a number that has been given away.
+Claims go before all of that: whoever begins to work there must not take a number that has been given away. Preserve
+marks go with them: whoever deletes there must know what to leave alone.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.layout import (
+    ObjectKind,
     claim_key,
     end_key,
+    kind_of,
     parse_chunk,
-    parse_claim,
     parse_end,
-    parse_manifest,
     parse_segment,
-    parse_start,
     start_key,
 )
 
@@ -31,19 +31,22 @@ if TYPE_CHECKING:
     from replicad.position import TXID, Epoch
 
 
+HISTORY = frozenset(ObjectKind) - {ObjectKind.KEYRING, ObjectKind.NOTE, ObjectKind.PROBE, ObjectKind.FOREIGN}
+
+
 def is_history(key: str) -> bool:
     """Return whether a key is that of an object that belongs to the history: notes of a handover, probes do not."""
-    return is_record(key) or parse_segment(key) is not None or parse_chunk(key) is not None or is_manifest(key)
+    return kind_of(key) in HISTORY
 
 
-def is_record(key: str) -> bool:
-    """Return whether a key is that of a claim, a start or an end."""
-    return any(parse(key) is not None for parse in (parse_claim, parse_start, parse_end))
+def is_mark(key: str) -> bool:
+    """Return whether a key is that of a preserve mark."""
+    return kind_of(key) is ObjectKind.MARK
 
 
 def is_manifest(key: str) -> bool:
     """Return whether a key is that of a snapshot's manifest."""
-    return parse_manifest(key) is not None
+    return kind_of(key) is ObjectKind.MANIFEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ class Course:
         ended = parse_end(key)
         if ended is not None:
             return ended < self.head or (ended == self.head and self._ended)
-        return key in self.starts or key in self.newest or key in self.claims
+        return key in self.starts or key in self.newest or key in self.claims or is_mark(key)
 
 
 def course_of(line: Line, listing: Listing) -> Course:

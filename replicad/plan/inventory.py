@@ -5,22 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicad.layout import (
-    MarkKey,
-    is_probe,
-    parse_ack,
-    parse_chunk,
-    parse_claim,
-    parse_end,
-    parse_handover,
-    parse_manifest,
-    parse_mark,
-    parse_segment,
-    parse_start,
-)
+from replicad.layout import MarkKey, ObjectKind, kind_of, parse_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from replicad.plan.line import History
     from replicad.plan.listing import ManifestObject
@@ -65,21 +53,16 @@ def marks_among(keys: Iterable[str]) -> list[MarkKey]:
     return [mark for mark in found if mark is not None]
 
 
-def kind_of(key: str) -> str:
-    """Return what an object is, for people and metrics: one of the kinds below, or foreign."""
-    return next((kind for kind, is_one in _KINDS if is_one(key)), "foreign")
+_NAMES = {
+    ObjectKind.MANIFEST: "snapshot",
+    ObjectKind.CLAIM: "record",
+    ObjectKind.START: "record",
+    ObjectKind.END: "record",
+    ObjectKind.KEYRING: "record",
+}
 
 
-def _parses(*parsers: Callable[[str], object]) -> Callable[[str], bool]:
-    return lambda key: any(parse(key) is not None for parse in parsers)
-
-
-_KINDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
-    ("segment", _parses(parse_segment)),
-    ("chunk", _parses(parse_chunk)),
-    ("snapshot", _parses(parse_manifest)),
-    ("mark", _parses(parse_mark)),
-    ("record", _parses(parse_claim, parse_start, parse_end)),
-    ("note", _parses(parse_handover, parse_ack)),
-    ("probe", is_probe),
-)
+def kind_name(key: str) -> str:
+    """Return what an object is, for people and metrics: those of its kinds that they need not tell apart are one."""
+    kind = kind_of(key)
+    return _NAMES.get(kind, kind.value)

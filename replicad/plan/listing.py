@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicad.layout import (
-    KEYRING,
     ManifestKey,
+    ObjectKind,
     SegmentKey,
-    parse_ack,
+    kind_of,
     parse_chunk,
     parse_claim,
     parse_end,
-    parse_handover,
     parse_manifest,
     parse_segment,
     parse_start,
@@ -122,7 +121,7 @@ class _Sorter:
         elif parse_chunk(key) is not None:
             self.chunks += 1
             return
-        elif self._take_manifest(key, size_bytes) or self._take_record(key) or _is_note(key):
+        elif self._take_manifest(key, size_bytes) or self._take_record(key) or kind_of(key) in _BESIDE:
             return
         self.foreign += 1
 
@@ -142,9 +141,8 @@ class _Sorter:
         return False
 
 
-def _is_note(key: str) -> bool:
-    """Return whether the key is that of a note between two owners, or the keyring: no part of the history."""
-    return bool(parse_handover(key) or parse_ack(key)) or key == KEYRING
+_BESIDE = frozenset({ObjectKind.NOTE, ObjectKind.PROBE, ObjectKind.KEYRING, ObjectKind.MARK})
+"""Kinds that are replicad's, and tell nothing of what the history is."""
 
 
 def read_listing(objects: Iterable[tuple[str, int]]) -> Listing:

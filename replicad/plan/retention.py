@@ -21,8 +21,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.layout import end_key, is_probe, parse_chunk, start_key
-from replicad.plan.inventory import kind_of
+from replicad.layout import ObjectKind, end_key, kind_of, parse_chunk, start_key
+from replicad.plan.inventory import kind_name
 from replicad.plan.keeping import Keeping
 from replicad.plan.line import line_of_history
 
@@ -46,7 +46,7 @@ class Verdict:
 
     key: str
     size_bytes: int
-    kind: str  # as `kind_of`
+    kind: str  # as `kind_name`
     reason: str
 
 
@@ -164,7 +164,7 @@ class _Sorting:
         """Yield the probes that nobody can be about to read any more."""
         least_ms = round(max(self._policy.grace_seconds, LEAST_CHUNK_SECONDS) * 1000)
         for key, row in self._inventory.rows.items():
-            if is_probe(key) and row.modified_ms <= self._now_ms - least_ms:
+            if kind_of(key) is ObjectKind.PROBE and row.modified_ms <= self._now_ms - least_ms:
                 yield self._verdict(key, "abandoned")
 
     def _chunks(self, in_use: AbstractSet[str]) -> Iterator[Verdict]:
@@ -219,4 +219,4 @@ class _Sorting:
         return needed
 
     def _verdict(self, key: str, reason: str) -> Verdict:
-        return Verdict(key=key, size_bytes=self._inventory.rows[key].size_bytes, kind=kind_of(key), reason=reason)
+        return Verdict(key=key, size_bytes=self._inventory.rows[key].size_bytes, kind=kind_name(key), reason=reason)

@@ -66,6 +66,8 @@ def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
         compression_level=station.settings.compression_level,
     )
     snapshots.resume(booted.manifest)
+    removal = Removal(station.store, tenure, metrics, station.log)
+    removal.observers += [mirror.notes for mirror in station.mirrors]
     return Following(
         path=station.database.path,
         settings=station.settings,
@@ -74,7 +76,7 @@ def _following(station: Station, booted: Booted, tenure: Tenure) -> Following:
         ledger=ledger,
         shipper=shipper,
         snapshots=snapshots,
-        removal=Removal(station.store, tenure, metrics, station.log),
+        removal=removal,
         tools=tools,
         metrics=metrics,
         log=station.log,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from replicad import __version__
 from replicad.errors import NotReady, OwnedByAnother
-from replicad.mirror.side import Side
 from replicad.observe import events
 from replicad.observe.logging import get_logger
 from replicad.replicate.notes import NotingStore
@@ -18,7 +17,7 @@ from replicad.replicate.standing import Standing
 from replicad.replicate.station import Station
 from replicad.replicate.status import database_status, instant
 from replicad.replicate.verdicts import as_json
-from replicad.store.database import database_store
+from replicad.store.database import contents, stored_objects
 from replicad.store.open import open_store
 
 if TYPE_CHECKING:
@@ -70,11 +69,13 @@ class Daemon:
         """
         for database in self._settings.databases:
             self._not_ready = f"{database.name}: reaching the store and restoring"
-            store, log = await self._store(database), get_logger(database=database.name)
-            mirrors = self._mirrors_of(database, store, log)
+            objects, log = await self._objects(database), get_logger(database=database.name)
+            mirrors = self._mirrors_of(database, objects, log)
+            if mirrors:  # beneath the encryption: what they repeat is what is stored
+                objects = NotingStore(objects, [mirror.notes for mirror in mirrors])
             station = Station(
                 database=database,
-                store=NotingStore(store, [mirror.notes for mirror in mirrors]) if mirrors else store,
+                store=contents(objects, self._settings.encryption_keys),
                 settings=self._settings,
                 tools=self._tools,
                 metrics=self._metrics.for_database(database.name),
@@ -239,16 +240,18 @@ class Daemon:
     # --- inner -------------------------------------------------------------------------------------
 
     def _mirrors_of(
-        self, database: DatabaseSettings, store: ObjectStore, log: FilteringBoundLogger
+        self, database: DatabaseSettings, objects: ObjectStore, log: FilteringBoundLogger
     ) -> tuple[Mirror, ...]:
         if not self._settings.mirrors:
             return ()
-        from replicad.replicate.mirrors import Mirrors  # noqa: PLC0415 - most have none
+        from replicad.mirror.side import Side  # noqa: PLC0415 - most have none
+        from replicad.replicate.mirrors import Mirrors  # noqa: PLC0415 - likewise
 
         self._mirrors = self._mirrors or Mirrors(self._settings, self._tools, self._metrics)
-        return self._mirrors.of(database.name, Side.plain(store), log)
+        return self._mirrors.of(database.name, Side.of(objects, self._settings.encryption_keys), log)
 
-    async def _store(self, database: DatabaseSettings) -> ObjectStore:
+    async def _objects(self, database: DatabaseSettings) -> ObjectStore:
+        """Return a database's part of its store, as it is stored."""
         if database.replica not in self._stores:
             settings = self._settings
             options = replace(
@@ -256,4 +259,4 @@ class Daemon:
                 retry_seconds=min(settings.retry_timeout_seconds, settings.boot_timeout_seconds),
             )
             self._stores[database.replica] = await open_store(database.replica, options, observer=self._metrics)
-        return database_store(self._stores[database.replica], database.name, self._settings.encryption_keys)
+        return stored_objects(self._stores[database.replica], database.name)

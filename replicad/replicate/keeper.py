@@ -104,6 +104,7 @@ class Keeper:
         for _ in range(_ATTEMPTS):
             examined = await self._pruning.examine(probe=True)
             self._publish(examined)
+            self._following.removal.tell_marks([str(mark) for mark in examined.inventory.marks])
             self._must_be_our_line(examined)
             if await self._pruning.carry_out(examined, self._following.removal):
                 self._pruned_txid, self._next_ms = txid, examined.plan.next_ms

@@ -5,8 +5,8 @@ the order in which it was stored, a segment only when it is durable: so whatever
 looked like that once, and can be restored from. While it is away, notes of what to do wait here; when there are too
 many of them, both places are listed again.
 
-What the owner deletes by plan is deleted in the mirror too. What somebody else deleted in the replica is not: that is
-what a mirror is for.
+What the owner deletes by plan is deleted in the mirror too, if what it was replaced by is there. What somebody else
+deleted in the replica is not: that is what a mirror is for.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from replicad.errors import Damaged, NoBackup, ObjectMissing, OtherHistory, ReplicadError
-from replicad.layout import CLAIMS, claim_key, parse_chunk, parse_claim, parse_manifest, parse_segment
+from replicad.layout import claim_key, epoch_of, parse_chunk, parse_manifest, parse_segment
 from replicad.mirror.copying import CopyOptions, copy_replica
-from replicad.mirror.sameness import other_history
+from replicad.mirror.deleting import delete_replaced, refuse_if_gone_on
+from replicad.mirror.difference import is_there
+from replicad.mirror.marks import align_marks
+from replicad.mirror.sameness import refuse_others_claims
 from replicad.mirror.sending import Sender
 from replicad.observe import events
-from replicad.position import TXID, Epoch
-from replicad.replicate.notes import Deleted, Stored
+from replicad.replicate.notes import Deleted, Marked, Replaced, Stored
 from replicad.restore.together import apart, gather_bounded
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from replicad.host.threads import Threads
     from replicad.mirror.side import Side
     from replicad.observe.metrics import DatabaseMetrics
+    from replicad.position import TXID, Epoch
     from replicad.replicate.notes import Notes
 
 _CONCURRENCY = 2  # objects of up to 8 MiB in memory, beside all else that the daemon does
@@ -78,6 +81,8 @@ class Mirror:
         self._metrics = metrics
         self._log = log.bind(mirror=label)
         self._listed = False  # both places were compared, and every note since is here or done
+        self._sender: Sender | None = None  # it knows which keys the mirror's keyring names
+        self._damaged: set[str] = set()  # in the replica, and so not in the mirror: keys
         self._claims: set[Epoch] = set()  # of which the claim is known to be there
         self._unsure = 0  # notes up to this one may be of objects that the last comparison copied already
         self._refused_at: int | None = None  # when it was found to hold another history: the count of the notes
@@ -148,17 +153,21 @@ class Mirror:
             ReplicadError: one of the two stores failed.
         """
         there = await self._open_there()
-        sender = Sender(self._source, there, self._threads, concurrency=_CONCURRENCY)
+        if self._sender is None or self._sender.destination is not there:
+            self._sender = Sender(self._source, there, self._threads, concurrency=_CONCURRENCY)
+        sender = self._sender
         while True:
             if not (self._listed and self.notes.complete):
                 await self._compare(there)
             note = self.notes.first()
             if note is None:
                 break
-            if isinstance(note, Deleted):
-                await self._repeat_deletions(there, leave)
-            else:
+            if isinstance(note, Stored):
                 await self._repeat(sender, there, note, leave)
+            elif isinstance(note, Marked):
+                await self._align_marks(sender, there, leave)
+            else:
+                await self._repeat_deletions(there, note, leave)
         self._note_success()
 
     # --- by listing --------------------------------------------------------------------------------
@@ -172,9 +181,10 @@ class Mirror:
         try:
             copied = await copy_replica(self._source, there, self._threads, options=options)
         except NoBackup:  # nothing was stored yet: whatever will be is noted
-            await self._refuse_others_claims(there)
+            await refuse_others_claims(self._source, there)
         else:
             self._count(copied.sent, copied.sent_bytes, copied.last_txid)
+            self._damaged.clear()
             for key in copied.damaged:
                 self._say_damaged(key)
             if copied.sent:
@@ -186,20 +196,6 @@ class Mirror:
                 )
         self._listed, self._unsure = True, self.notes.count
         self.notes.done_by_listing(before)
-
-    async def _refuse_others_claims(self, there: Side) -> None:
-        """Raise when the mirror of a replica without a history has one.
-
-        A note would not find that out before it has put something there.
-        """
-        async for found in there.stored.list(CLAIMS):
-            body = await there.stored.get(found.key)
-            try:
-                ours = await self._source.stored.get(found.key)
-            except ObjectMissing:
-                ours = None
-            if body != ours:
-                raise other_history(self._source, there, f"another {found.key}")
 
     # --- by notes ----------------------------------------------------------------------------------
 
@@ -215,7 +211,7 @@ class Mirror:
         self.notes.done(len(notes))
 
     async def _send(self, sender: Sender, there: Side, note: Stored) -> None:
-        if note.number <= self._unsure and await _is_there(there, note):
+        if note.number <= self._unsure and await is_there(there.stored, note.key, note.size_bytes):
             return
         try:
             await sender.send(note.key, note.size_bytes)
@@ -224,12 +220,13 @@ class Mirror:
         except Damaged:
             self._say_damaged(note.key)
             return
+        self._damaged.discard(note.key)
         segment, manifest = parse_segment(note.key), parse_manifest(note.key)
         self._count(1, note.size_bytes, segment.last if segment else manifest.txid if manifest else 0)
 
     async def _have_claim(self, sender: Sender, note: Stored) -> None:
         """See to it that the claim of an epoch is there before anything else of it: its own note may never come."""
-        epoch = _epoch_of(note.key)
+        epoch = epoch_of(note.key)
         if epoch is None or epoch in self._claims:
             return
         key = claim_key(epoch)
@@ -239,18 +236,35 @@ class Mirror:
             return
         self._claims.add(epoch)
 
-    async def _repeat_deletions(self, there: Side, leave: Leave) -> None:
+    async def _repeat_deletions(self, there: Side, note: Deleted | Replaced, leave: Leave) -> None:
         """Delete in the mirror what was deleted by plan, unless somebody else goes on with the mirror."""
-        deletions = self.notes.deletions(_DELETIONS)
-        if not await leave.may_delete():
-            self.notes.done(len(deletions))
-            return
-        newest = max([parse_claim(found.key) or 0 async for found in self._source.stored.list(CLAIMS)], default=0)
-        async for found in there.stored.list(CLAIMS):
-            if (parse_claim(found.key) or 0) > newest:
-                raise other_history(self._source, there, f"it has gone on by itself: it has {found.key}")
-        await there.stored.delete([note.key for note in deletions])
-        self.notes.done(len(deletions))
+        several = [note] if isinstance(note, Replaced) else self.notes.deletions(_DELETIONS)
+        if await leave.may_delete():
+            await refuse_if_gone_on(self._source, there)
+            if isinstance(note, Replaced):
+                if await delete_replaced(there, note.rollup, self._threads) is None:
+                    self._hold_back(1, f"{note.rollup.name} is not in the mirror")
+            else:
+                await self._delete(there, [one.key for one in several if isinstance(one, Deleted)])
+        self.notes.done(len(several))
+
+    async def _align_marks(self, sender: Sender, there: Side, leave: Leave) -> None:
+        """Have the mirror's preserve marks be those of the replica."""
+        if may_delete := await leave.may_delete():
+            await refuse_if_gone_on(self._source, there)
+        try:
+            await align_marks(self._source, there, sender, may_delete=may_delete)
+        except Damaged as error:
+            self._say_damaged(str(error.details["what"]))
+        self.notes.done()
+
+    async def _delete(self, there: Side, keys: list[str]) -> None:
+        """Delete what retention let go, unless what it kept for it is not whole in the mirror."""
+        self._damaged.difference_update(keys)
+        if self._damaged:
+            self._hold_back(len(keys), f"{min(self._damaged)} is damaged in the replica, and not in the mirror")
+        else:
+            await there.stored.delete(keys)
 
     # --- saying so ---------------------------------------------------------------------------------
 
@@ -260,7 +274,11 @@ class Mirror:
         metrics.mirror_bytes[self.label] += sent_bytes
         metrics.mirror_txid[self.label] = max(metrics.mirror_txid[self.label], txid)
 
+    def _hold_back(self, objects: int, found: str) -> None:
+        self._log.warning(events.MIRROR_DELETION_HELD_BACK, objects=objects, found=found)
+
     def _say_damaged(self, key: str) -> None:
+        self._damaged.add(key)
         self._metrics.mirror_errors[self.label] += 1
         self._log.error(events.OBJECT_DAMAGED, key=key)
 
@@ -280,15 +298,3 @@ class Mirror:
         if self.problem is not None:
             self.problem = None
             self._log.info(events.MIRROR_RECOVERED, txid=self._metrics.mirror_txid[self.label])
-
-
-def _epoch_of(key: str) -> Epoch | None:
-    """Return the epoch whose folder a key lies in."""
-    parts = key.split("/")
-    return Epoch(int(parts[1], 16)) if parts[0] == "epochs" else None
-
-
-async def _is_there(there: Side, note: Stored) -> bool:
-    async for found in there.stored.list(note.key):
-        return found.key == note.key and found.size_bytes == note.size_bytes
-    return False

@@ -22,9 +22,8 @@ class Owner:
         await self.following.ledger.until_durable(txid)
 
     async def may_delete(self) -> bool:
-        """Look whether the database is still ours, and was claimed."""
-        tenure = self.following.tenure
-        return tenure.claimed.is_set() and await tenure.still_owned()
+        """Look whether the database is still ours, was claimed, and is not being handed over."""
+        return await self.following.tenure.may_delete()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from replicad.mirror.side import Side
 from replicad.replicate.mirror import Mirror
 from replicad.replicate.notes import Notes
+from replicad.store.database import stored_objects
 from replicad.store.open import open_store
-from replicad.store.prefixed import PrefixedStore
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -44,8 +44,12 @@ class Mirrors:
             await store.close()
 
     def _mirror(self, name: str, place: MirrorSettings, source: Side, log: FilteringBoundLogger) -> Mirror:
+        sides: list[Side] = []  # one, when it was opened: it remembers the keyring
+
         async def open_there() -> Side:
-            return Side.plain(PrefixedStore(await self._open(place), f"{name}/"))
+            if not sides:
+                sides.append(Side.of(stored_objects(await self._open(place), name), self._settings.encryption_keys))
+            return sides[0]
 
         return Mirror(
             place.label,

@@ -10,11 +10,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.layout import KEYRING
 from replicad.plan.copying import is_history
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
+    from replicad.plan.listing import SegmentObject
     from replicad.store.protocol import ObjectStore, StoredObject
 
 _LIMIT = 4_096  # notes: a megabyte
@@ -39,6 +41,26 @@ class Deleted:
     key: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """What a roll-up holds was deleted by its owner."""
+
+    number: int
+    at_ms: int
+    rollup: SegmentObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """Preserve marks were made or taken away, by whomever."""
+
+    number: int
+    at_ms: int
+
+
+Note = Stored | Deleted | Replaced | Marked
+
+
 class Notes:
     """Lives on the event loop. When there are too many, all are forgotten: `complete` says whether that happened."""
 
@@ -48,7 +70,8 @@ class Notes:
         self.since_ms: int | None = None  # what was stored then is not known to have been repeated
         self._now_ms = now_ms
         self._limit = limit
-        self._waiting: deque[Stored | Deleted] = deque()
+        self._waiting: deque[Note] = deque()
+        self._marks: frozenset[str] | None = None  # that there were when that was last told
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
@@ -59,16 +82,28 @@ class Notes:
         self.complete = True
 
     def on_stored(self, key: str, size_bytes: int) -> None:
-        """Note that an object is stored."""
-        if is_history(key):
+        """Note that an object is stored, as large as it is there."""
+        if is_history(key) or key == KEYRING:
             self.count += 1
             self._add(Stored(number=self.count, at_ms=self._now_ms(), key=key, size_bytes=size_bytes))
 
-    def on_deleted(self, keys: Iterable[str]) -> None:
-        """Note that objects were deleted, by plan."""
+    def on_removed(self, keys: Iterable[str]) -> None:
+        """Note that objects were deleted, by plan, see `removal.Observer`."""
         for key in filter(is_history, keys):
             self.count += 1
             self._add(Deleted(number=self.count, at_ms=self._now_ms(), key=key))
+
+    def on_replaced(self, rollup: SegmentObject) -> None:
+        """Note that what a roll-up holds was deleted, see `removal.Observer`."""
+        self.count += 1
+        self._add(Replaced(number=self.count, at_ms=self._now_ms(), rollup=rollup))
+
+    def on_marks(self, keys: Iterable[str]) -> None:
+        """Note that there are other preserve marks than before, see `removal.Observer`."""
+        if (marks := frozenset(keys)) != self._marks:
+            self._marks = marks
+            self.count += 1
+            self._add(Marked(number=self.count, at_ms=self._now_ms()))
 
     async def until_any(self) -> None:
         """Wait for a note, or for too many."""
@@ -82,7 +117,7 @@ class Notes:
             self._changed.clear()
             await self._changed.wait()
 
-    def first(self) -> Stored | Deleted | None:
+    def first(self) -> Note | None:
         """Return the oldest note."""
         return self._waiting[0] if self._waiting else None
 
@@ -113,12 +148,12 @@ class Notes:
 
     def done_by_listing(self, number: int) -> None:
         """Forget what was stored up to a note: a listing since has shown it. Deletions no listing shows."""
-        kept = [note for note in self._waiting if note.number > number or isinstance(note, Deleted)]
+        kept = [note for note in self._waiting if note.number > number or not isinstance(note, Stored)]
         self._waiting = deque(kept)
         if self.complete:
             self.since_ms = kept[0].at_ms if kept else None
 
-    def _add(self, note: Stored | Deleted) -> None:
+    def _add(self, note: Note) -> None:
         if self.since_ms is None:
             self.since_ms = note.at_ms
         if len(self._waiting) >= self._limit:
@@ -130,7 +165,10 @@ class Notes:
 
 
 class NotingStore:
-    """A store that notes what is stored in it, and deleted."""
+    """A store that notes what is stored in it.
+
+    What is deleted is not noted here: why it was counts, and that `Removal` tells.
+    """
 
     def __init__(self, store: ObjectStore, notes: Sequence[Notes]) -> None:
         self._store = store
@@ -170,10 +208,8 @@ class NotingStore:
         return self._store.list(prefix, after=after)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects, see `ObjectStore.delete`: whoever calls this is the owner, and has planned it."""
+        """Delete objects, see `ObjectStore.delete`."""
         await self._store.delete(keys)
-        for notes in self._notes:
-            notes.on_deleted(keys)
 
     async def close(self) -> None:
         """Close the store beneath."""

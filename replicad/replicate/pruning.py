@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicad.errors import ClockDiffers
 from replicad.layout import PRESERVE, PROBES
-from replicad.plan.inventory import kind_of
+from replicad.plan.inventory import kind_name
 from replicad.plan.retention import plan_retention
 from replicad.replicate.removal import BATCH_OBJECTS
 from replicad.restore.inventory import read_inventory
@@ -188,7 +188,7 @@ def _weigh(inventory: Inventory) -> dict[str, Weight]:
     """Return how much of each kind is stored."""
     weights: dict[str, Weight] = {}
     for row in inventory.rows.values():
-        kind = kind_of(row.key)
+        kind = kind_name(row.key)
         before = weights.get(kind, Weight())
         weights[kind] = Weight(objects=before.objects + 1, size_bytes=before.size_bytes + row.size_bytes)
     return weights

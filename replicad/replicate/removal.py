@@ -13,11 +13,12 @@ from replicad.errors import NotReady, OwnedByAnother
 from replicad.observe import events
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
     from replicad.observe.metrics import DatabaseMetrics
+    from replicad.plan.listing import SegmentObject
     from replicad.plan.retention import Verdict
     from replicad.store.protocol import ObjectStore
 
@@ -28,11 +29,24 @@ class Ownership(Protocol):
     """Whether this instance may delete: see `Tenure`."""
 
     retiring: bool
-    """Another instance is let go on: its claim, which is to come, is none to be surprised by."""
+    """Another instance is let go on."""
 
-    async def still_owned(self) -> bool:
-        """Look; False, for ever, once another one owns."""
+    async def may_delete(self) -> bool:
+        """Look; False when another one owns, or is about to."""
         ...
+
+
+class Observer(Protocol):
+    """Whoever has to know what was deleted; must return at once."""
+
+    def on_removed(self, keys: Sequence[str]) -> None:
+        """Take note that objects went, which nothing that is kept needs."""
+
+    def on_replaced(self, rollup: SegmentObject) -> None:
+        """Take note that objects went whose transactions a roll-up holds."""
+
+    def on_marks(self, keys: Iterable[str]) -> None:
+        """Take note of the preserve marks that there are now: others than the owner make and take them too."""
 
 
 class Removal:
@@ -48,7 +62,7 @@ class Removal:
     def __init__(
         self, store: ObjectStore, ownership: Ownership, metrics: DatabaseMetrics, log: FilteringBoundLogger
     ) -> None:
-        self.observers: list[Callable[[Sequence[Verdict]], None]] = []  # told what was deleted; must return at once
+        self.observers: list[Observer] = []
         self._store = store
         self._ownership = ownership
         self._metrics = metrics
@@ -65,14 +79,34 @@ class Removal:
         """
         for first in range(0, len(verdicts), BATCH_OBJECTS):
             batch = verdicts[first : first + BATCH_OBJECTS]
-            if self._ownership.retiring:
-                raise handing_over()
-            if not await self._ownership.still_owned():
+            if not await self._ownership.may_delete():
+                if self._ownership.retiring:
+                    raise handing_over()
                 raise OwnedByAnother(
                     database=self._store.url, found="a later claim", hint="Only the owner deletes; nothing was."
                 )
             await self._store.delete([verdict.key for verdict in batch])
             self._note(batch)
+
+    async def remove_replaced(self, rollup: SegmentObject, keys: Sequence[str]) -> bool:
+        """Delete objects whose transactions a roll-up holds; return False when this instance may not.
+
+        Raises:
+            StoreUnreachable, StoreRefused: some may be deleted.
+        """
+        if not await self._ownership.may_delete():
+            return False
+        await self._store.delete(keys)
+        self._metrics.rolled_up_deleted += len(keys)
+        self._log.info(events.ROLLED_UP_DELETED, rollup=rollup.name, objects=len(keys), first=min(keys))
+        for observer in self.observers:
+            observer.on_replaced(rollup)
+        return True
+
+    def tell_marks(self, keys: Iterable[str]) -> None:
+        """Tell observers which preserve marks there are."""
+        for observer in self.observers:
+            observer.on_marks(keys)
 
     def _note(self, batch: Sequence[Verdict]) -> None:
         for verdict in batch:
@@ -85,8 +119,9 @@ class Removal:
             size_bytes=sum(verdict.size_bytes for verdict in batch),
             reasons=dict(Counter(f"{verdict.kind}: {verdict.reason}" for verdict in batch)),
         )
+        keys = [verdict.key for verdict in batch]
         for observer in self.observers:
-            observer(batch)
+            observer.on_removed(keys)
 
 
 def handing_over() -> NotReady:

@@ -221,7 +221,7 @@ class RollingUp:
 
     async def _delete_below(self, rollup: SegmentObject) -> float:
         """Delete the objects whose transactions a roll-up holds; return how many seconds it is too early for that."""
-        key, tenure = rollup.key, self._following.tenure
+        key = rollup.key
         rows = await self._list(key.epoch, after=f"{log_prefix(key.epoch)}{key.first:016x}", last=key.last)
         modified_at = next((row.modified_at for row in rows if row.key == str(key)), None)
         superfluous = [found.name for found in _segments(rows) if covers(rollup, found)]
@@ -235,12 +235,7 @@ class RollingUp:
         except (Damaged, ObjectMissing) as error:
             self._refuse(key, error)
             return 0.0
-        if tenure.claimed.is_set() and await tenure.still_owned():
-            await self._store.delete(superfluous)
-            self._following.metrics.rolled_up_deleted += len(superfluous)
-            self._following.log.info(
-                events.ROLLED_UP_DELETED, rollup=str(key), objects=len(superfluous), first=min(superfluous)
-            )
+        await self._following.removal.remove_replaced(rollup, superfluous)
         return 0.0
 
     def _age_seconds(self, key: SegmentKey, modified_at: datetime) -> float:

@@ -105,7 +105,7 @@ class Tenure:
         await self._open.wait()
 
     async def still_owned(self) -> bool:
-        """Look whether what is stored by now may be reported durable; False, for ever, once another one owns.
+        """Look whether what is stored by now may be reported durable; False once another one owns.
 
         Whoever claims the next epoch lists what is stored only afterwards. So what was stored before a look that finds
         no such claim is in every listing that a later owner begins with.
@@ -115,9 +115,18 @@ class Tenure:
         """
         if self.lost.is_set():
             return False
-        if not (await self._driver.run(report(self.epoch)) and await self._holds_claim()):
+        owned = await self._driver.run(report(self.epoch)) and await self._holds_claim()
+        if not owned and not self.retiring:  # whoever hands over looks by itself, and expects the successor's claim
             self.lose()
-        return not self.lost.is_set()
+        return owned and not self.lost.is_set()
+
+    async def may_delete(self) -> bool:
+        """Look whether what a plan lets go may be deleted: by the owner alone, and by none that is about to leave.
+
+        Raises:
+            StoreUnreachable, StoreRefused: it is not known.
+        """
+        return self.claimed.is_set() and not self.retiring and await self.still_owned()
 
     def close(self) -> None:
         """Store nothing more in the epoch: its end is about to be stored."""

@@ -11,6 +11,7 @@ from replicad.plan.restore import PlannedSegment
 from replicad.position import TXID
 from replicad.restore.faults import Unusable, suspected
 from replicad.restore.rollups import open_rollup
+from replicad.restore.rows import rows
 from replicad.restore.segments import WHOLE_BYTES, OpenSegment, decode_member, open_segment
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def pieces(fetch: Fetch, parts: Iterable[PlannedSegment]) -> AsyncGenerato
         with suspected(part.name):
             rollup = await open_rollup(fetch, part.stored)
         besides_bytes = part.stored.stored.size_bytes - rollup.used_bytes(part.after, part.through)
-        for row in _rows(rollup.parts(part.after, part.through)):
+        for row in rows(rollup.parts(part.after, part.through), _stored_bytes, most_bytes=WHOLE_BYTES):
             if len(row) == 1:
                 yield Piece(part=row[0], besides_bytes=besides_bytes)
             else:
@@ -164,19 +165,8 @@ def _is_near(part: PlannedSegment, row: Sequence[PlannedSegment]) -> bool:
     return before.offset - older.offset - older.size_bytes <= _NEAR_BYTES and end - older.offset <= WHOLE_BYTES
 
 
-def _rows(parts: Iterable[PlannedSegment]) -> Iterator[list[PlannedSegment]]:
-    """Put neighbours together, as many as one request should bring."""
-    row: list[PlannedSegment] = []
-    row_bytes = 0
-    for part in parts:
-        size_bytes = part.stored.stored.size_bytes
-        if row and row_bytes + size_bytes > WHOLE_BYTES:
-            yield row
-            row, row_bytes = [], 0
-        row.append(part)
-        row_bytes += size_bytes
-    if row:
-        yield row
+def _stored_bytes(part: PlannedSegment) -> int:
+    return part.stored.stored.size_bytes
 
 
 def _decode_batch(batch: Sequence[PlannedSegment], fetched: FetchedPiece, database_id: str) -> list[OpenSegment | None]:

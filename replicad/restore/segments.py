@@ -87,8 +87,8 @@ async def open_segment(fetch: Fetch, segment: LineSegment, *, database_id: str) 
     return opened
 
 
-def decode_member(segment: LineSegment, rollup: bytes, offset: int, database_id: str) -> OpenSegment:
-    """Return a segment of a roll-up opened; `rollup` is the object from `offset` on.
+def decode_member(segment: LineSegment, rollup: bytes, offset: int, database_id: str | None) -> OpenSegment:
+    """Return a segment of a roll-up opened; `rollup` is the object from `offset` on, `database_id` None any one's.
 
     Raises:
         Damaged: it is not a segment, or another one than the directory says.
@@ -142,12 +142,12 @@ async def _open_large(fetch: Fetch, segment: LineSegment) -> SegmentIndex:
         return await whole_index()
 
 
-def _check_identity(opened: OpenSegment, database_id: str) -> None:
+def _check_identity(opened: OpenSegment, database_id: str | None) -> None:
     """A sound object under another's key is as bad as a broken one."""
     key, header = opened.segment.stored.key, opened.index.header
     newest = opened.index.transactions[-1]
     for where, expected, found in (
-        ("database_id", database_id, header.database_id),
+        ("database_id", header.database_id if database_id is None else database_id, header.database_id),
         ("epoch", key.epoch, header.epoch),
         ("first TXID", key.first, header.first_txid),
         ("last TXID", key.last, newest.txid),

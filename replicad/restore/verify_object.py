@@ -7,54 +7,46 @@ document. That neighbours agree on the state between them is found by whoever re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad import zstd
 from replicad.errors import Damaged
 from replicad.layout import (
-    parse_ack,
+    ObjectKind,
+    kind_of,
     parse_chunk,
     parse_claim,
     parse_end,
-    parse_handover,
     parse_manifest,
+    parse_mark,
     parse_segment,
     parse_start,
 )
 from replicad.ownership.records import decode_claim, decode_end, decode_start
 from replicad.plan.line import LineSegment
 from replicad.plan.listing import SegmentObject
+from replicad.plan.mark import decode_mark
 from replicad.plan.restore import PlannedSegment
 from replicad.position import TXID
 from replicad.restore.faults import Unusable
 from replicad.restore.pieces import opened_newest_first
+from replicad.restore.rows import rows
 from replicad.restore.segments import WHOLE_BYTES, OpenSegment, State, open_segment
 from replicad.segment import read_block
-from replicad.snapshot import MAX_CHUNK_BYTES, PLAIN_NAMES, ChunkNames, Manifest, decode_manifest, decompress_chunk
+from replicad.snapshot import PLAIN_NAMES, ChunkNames, Manifest, decode_manifest, decompress_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from replicad.layout import ManifestKey, SegmentKey
     from replicad.ownership.records import EpochEnd, EpochStart
     from replicad.position import Epoch
     from replicad.restore.fetch import Fetch
-    from replicad.segment import Block, SegmentIndex
+    from replicad.segment import SegmentIndex
 
-
-class ObjectKind(StrEnum):
-    """What a key says that an object is."""
-
-    CLAIM = "claim"
-    START = "start"
-    END = "end"
-    SEGMENT = "segment"
-    MANIFEST = "manifest"
-    CHUNK = "chunk"
-    NOTE = "note"  # of a handover: written over, and no part of the history
-    FOREIGN = "foreign"  # none of replicad's
+UNREAD = frozenset({ObjectKind.KEYRING, ObjectKind.NOTE, ObjectKind.PROBE, ObjectKind.FOREIGN})
+"""Objects that belong to no history; the keyring was read by whoever decrypts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +62,7 @@ class LogPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A sound object, and what was read of it; notes and foreign objects are not looked at."""
+    """A sound object, and what was read of it; notes, foreign objects and the keyring are not looked at."""
 
     key: str
     kind: ObjectKind
@@ -78,23 +70,6 @@ class Verified:
     manifest: Manifest | None = None
     start: EpochStart | None = None
     end: EpochEnd | None = None
-
-
-def kind_of(key: str) -> ObjectKind:
-    """Return what a key, relative to the database's prefix, says that its object is."""
-    for parse, kind in (
-        (parse_segment, ObjectKind.SEGMENT),
-        (parse_chunk, ObjectKind.CHUNK),
-        (parse_manifest, ObjectKind.MANIFEST),
-        (parse_claim, ObjectKind.CLAIM),
-        (parse_start, ObjectKind.START),
-        (parse_end, ObjectKind.END),
-        (parse_handover, ObjectKind.NOTE),
-        (parse_ack, ObjectKind.NOTE),
-    ):
-        if parse(key) is not None:
-            return kind
-    return ObjectKind.FOREIGN
 
 
 async def verify_object(fetch: Fetch, key: str, size_bytes: int, *, database_id: str) -> Verified:
@@ -114,7 +89,7 @@ async def verify_object(fetch: Fetch, key: str, size_bytes: int, *, database_id:
         StoreUnreachable, StoreRefused: the store cannot be read.
     """
     kind = kind_of(key)
-    if kind in {ObjectKind.NOTE, ObjectKind.FOREIGN}:
+    if kind in UNREAD:
         return Verified(key=key, kind=kind)
     if kind is ObjectKind.SEGMENT:
         return await _verify_segment(fetch, key, size_bytes, database_id)
@@ -122,10 +97,10 @@ async def verify_object(fetch: Fetch, key: str, size_bytes: int, *, database_id:
     return await fetch.proven(key, partial(_check_listed, key, size_bytes, database_id, names))
 
 
-def check_body(key: str, body: bytes, *, database_id: str, names: ChunkNames = PLAIN_NAMES) -> Verified:
+def check_body(key: str, body: bytes, *, database_id: str | None, names: ChunkNames = PLAIN_NAMES) -> Verified:
     """Check the whole body of any object but a segment, which `verify_object` checks. Pure, and takes processor time.
 
-    `names` is how the replica names its chunks.
+    `names` is how the replica names its chunks, `database_id` None stands for any database.
 
     Raises:
         Damaged: it is not what its key says, or another database's.
@@ -144,24 +119,26 @@ def check_body(key: str, body: bytes, *, database_id: str, names: ChunkNames = P
         case ObjectKind.START:
             start = decode_start(body, what=key)
             _must_equal(key, "epoch", parse_start(key), start.epoch)
-            _must_equal(key, "database_id", database_id, start.database_id)
+            _must_be_of(key, database_id, start.database_id)
             return Verified(key=key, kind=kind, start=start)
         case ObjectKind.END:
             end = decode_end(body, what=key)
             _must_equal(key, "epoch", parse_end(key), end.epoch)
             return Verified(key=key, kind=kind, end=end)
-        case ObjectKind.SEGMENT | ObjectKind.NOTE | ObjectKind.FOREIGN:
+        case ObjectKind.MARK:
+            _must_equal(key, "key", parse_mark(key), decode_mark(body, what=key).key)
+        case ObjectKind.SEGMENT | ObjectKind.KEYRING | ObjectKind.NOTE | ObjectKind.PROBE | ObjectKind.FOREIGN:
             pass
     return Verified(key=key, kind=kind)
 
 
-def check_manifest_identity(manifest: Manifest, key: ManifestKey | None, database_id: str, *, what: str) -> None:
-    """Refuse a sound manifest under another's key.
+def check_manifest_identity(manifest: Manifest, key: ManifestKey | None, database_id: str | None, *, what: str) -> None:
+    """Refuse a sound manifest under another's key; `database_id` None stands for any database.
 
     Raises:
         Damaged: it is one.
     """
-    _must_equal(what, "database_id", database_id, manifest.database_id)
+    _must_be_of(what, database_id, manifest.database_id)
     if key is not None:
         _must_equal(what, "epoch", key.epoch, manifest.epoch)
         _must_equal(what, "txid", key.txid, manifest.txid)
@@ -175,11 +152,8 @@ def _check_listed(key: str, size_bytes: int, database_id: str, names: ChunkNames
 
 def _check_chunk(key: str, body: bytes, names: ChunkNames) -> None:
     parsed: tuple[Epoch, str] | None = parse_chunk(key)
-    name = parsed[1] if parsed else ""
     raw_bytes = zstd.content_bytes(body, what=key, where="zstd frame")
-    if not 0 < raw_bytes <= MAX_CHUNK_BYTES:
-        raise Damaged(what=key, where="raw size", expected=f"1 to {MAX_CHUNK_BYTES} bytes", found=raw_bytes)
-    decompress_chunk(body, raw_bytes=raw_bytes, name=name, what=key, names=names)
+    decompress_chunk(body, raw_bytes=raw_bytes, name=parsed[1] if parsed else "", what=key, names=names)
 
 
 async def _verify_segment(fetch: Fetch, key: str, size_bytes: int, database_id: str) -> Verified:
@@ -202,9 +176,9 @@ async def _check_pages(fetch: Fetch, opened: OpenSegment) -> None:
     if opened.body is not None:
         await fetch.threads.run(_check_blocks, stored.what, index, range(len(index.blocks)), 0, opened.body)
         return
-    for numbers in _rows(index.blocks):
-        first, last = index.blocks[numbers[0]], index.blocks[numbers[-1]]
-        check = partial(_check_blocks, stored.what, index, numbers, first.offset)
+    for row in rows(range(len(index.blocks)), lambda number: index.blocks[number].stored_bytes, most_bytes=WHOLE_BYTES):
+        first, last = index.blocks[row[0]], index.blocks[row[-1]]
+        check = partial(_check_blocks, stored.what, index, row, first.offset)
         stop = stored.offset + last.offset + last.stored_bytes
         await fetch.proven(stored.name, check, start=stored.offset + first.offset, stop=stop)
 
@@ -240,19 +214,7 @@ def _state_at(index: SegmentIndex, txid: TXID) -> State | None:
     return State(transaction.checksum, transaction.pages)
 
 
-def _rows(blocks: Sequence[Block]) -> Iterator[range]:
-    """Return the numbers of neighbouring blocks that are fetched in one request."""
-    first, row_bytes = 0, 0
-    for number, block in enumerate(blocks):
-        if number > first and row_bytes + block.stored_bytes > WHOLE_BYTES:
-            yield range(first, number)
-            first, row_bytes = number, 0
-        row_bytes += block.stored_bytes
-    if first < len(blocks):
-        yield range(first, len(blocks))
-
-
-def _check_blocks(what: str, index: SegmentIndex, numbers: range, offset: int, body: bytes) -> None:
+def _check_blocks(what: str, index: SegmentIndex, numbers: Sequence[int], offset: int, body: bytes) -> None:
     """Check blocks; `body` is the object from `offset` on. One that refers to older pages has only its hash looked at.
 
     That hash was compared when the index was read: such a segment is small, and was opened whole.
@@ -269,6 +231,11 @@ def _check_blocks(what: str, index: SegmentIndex, numbers: range, offset: int, b
 def _must_have(what: str, size_bytes: int, body: bytes) -> None:
     if len(body) != size_bytes:
         raise Damaged(what=what, where="size", expected=f"{size_bytes} bytes, as listed", found=f"{len(body)} bytes")
+
+
+def _must_be_of(what: str, database_id: str | None, found: str) -> None:
+    if database_id is not None:
+        _must_equal(what, "database_id", database_id, found)
 
 
 def _must_equal(what: str, where: str, expected: object, found: object) -> None:

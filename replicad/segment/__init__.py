@@ -15,10 +15,12 @@ from replicad.segment.header import SegmentHeader, read_head
 from replicad.segment.index import Block, SegmentIndex, Transaction
 from replicad.segment.rollup import (
     MEMBER,
+    ROLLUP_HEAD_BYTES,
     ROLLUP_TRAILER,
     Directory,
     Member,
     RollUpTrailer,
+    check_rollup_head,
     decode_rollup,
     encode_rollup,
     read_directory,
@@ -32,6 +34,7 @@ __all__ = [
     "MAX_REFERRING_BYTES",
     "MAX_TRANSACTIONS",
     "MEMBER",
+    "ROLLUP_HEAD_BYTES",
     "ROLLUP_TRAILER",
     "TRAILER_BYTES",
     "Block",
@@ -46,6 +49,7 @@ __all__ = [
     "SegmentIndex",
     "Trailer",
     "Transaction",
+    "check_rollup_head",
     "decode",
     "decode_rollup",
     "encode_rollup",

@@ -38,6 +38,8 @@ MEMBER: Final = struct.Struct("<QQQQQ")
 ROLLUP_TRAILER: Final = struct.Struct("<QQII8s")
 """members, hash, version, size of the trailer, magic."""
 
+ROLLUP_HEAD_BYTES: Final = HEAD.size
+
 MAX_MEMBERS: Final = 1 << 18
 """In a roll-up; a reader keeps 40 bytes for each."""
 
@@ -158,6 +160,16 @@ def read_directory(records: bytes, trailer: RollUpTrailer, *, what: str) -> Dire
     return Directory(bytes(records))
 
 
+def check_rollup_head(head: bytes, *, what: str) -> None:
+    """Refuse the first ROLLUP_HEAD_BYTES of an object when they are not those of a roll-up.
+
+    Raises:
+        Damaged: they are not.
+    """
+    if head != _HEAD:
+        raise Damaged(what=what, where="head", expected=_HEAD.hex(), found=head.hex())
+
+
 def decode_rollup(body: bytes, *, what: str) -> Directory:
     """Return the directory of the whole object `body`. The members are not looked at: each is a segment by itself.
 
@@ -166,8 +178,7 @@ def decode_rollup(body: bytes, *, what: str) -> Directory:
         NewerFormat: they are one of a later version.
     """
     trailer = read_rollup_trailer(body[-ROLLUP_TRAILER.size :], object_bytes=len(body), what=what)
-    if body[: HEAD.size] != _HEAD:
-        raise Damaged(what=what, where="head", expected=_HEAD.hex(), found=body[: HEAD.size].hex())
+    check_rollup_head(body[: HEAD.size], what=what)
     return read_directory(body[trailer.directory_offset : -ROLLUP_TRAILER.size], trailer, what=what)
 
 

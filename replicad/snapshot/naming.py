@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -31,6 +31,10 @@ class ChunkNames:
         """Return the name of a new chunk: 64 hexadecimal digits."""
         return _hmac(self.keys[0], raw) if self.keys else hashlib.sha256(raw).hexdigest()
 
+    def naming(self, name: str) -> Naming:
+        """Return what finds out whether a chunk has this name, given its raw bytes in parts."""
+        return Naming(self, name)
+
     def fits(self, name: str, raw: Buffer) -> bool:
         """Return whether a chunk of that name has this content."""
         if not self.keys:
@@ -40,6 +44,32 @@ class ChunkNames:
 
 def _hmac(key: bytes, raw: Buffer) -> str:
     return hmac.digest(key, raw, "sha256").hex()
+
+
+class _Digest(Protocol):
+    def update(self, data: Buffer, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class Naming:
+    """The name of a chunk that is too large to be held whole."""
+
+    def __init__(self, names: ChunkNames, name: str) -> None:
+        self._name = name
+        self._digests: list[_Digest] = [hmac.new(key, digestmod="sha256") for key in names.keys]
+        if not self._digests:
+            self._digests = [hashlib.sha256()]
+
+    def update(self, raw: Buffer) -> None:
+        """Take the next bytes."""
+        for digest in self._digests:
+            digest.update(raw)
+
+    @property
+    def found(self) -> str:
+        """The name that the bytes so far have: the one asked for, if that may be."""
+        found = [digest.hexdigest() for digest in self._digests]
+        return self._name if self._name in found else found[0]
 
 
 PLAIN_NAMES = ChunkNames()

@@ -25,7 +25,11 @@ def database_store(store: ObjectStore, name: str, keys: Sequence[EncryptionKey])
 
     Whether the keys are the replica's is found out by the first request of it (WrongKey), before anything is written.
     """
-    objects = stored_objects(store, name)
+    return contents(stored_objects(store, name), keys)
+
+
+def contents(objects: ObjectStore, keys: Sequence[EncryptionKey]) -> ObjectStore:
+    """Return what is in objects, see `database_store`; they are a database's part of a store, as they are stored."""
     if not keys:
         return UnencryptedStore(objects)
     from replicad.store.encrypted import EncryptedStore  # noqa: PLC0415 - few need the cipher, and its extra

@@ -14,7 +14,14 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from replicad.encryption.sealing import SALT_BYTES, Header, ObjectCipher, decode_header, naming_key
-from replicad.encryption.sizes import HEADER_BYTES, PIECE_BYTES, content_bytes, piece_of, piece_offset
+from replicad.encryption.sizes import (
+    HEADER_BYTES,
+    PIECE_BYTES,
+    SEALED_PIECE_BYTES,
+    content_bytes,
+    piece_of,
+    piece_offset,
+)
 from replicad.errors import Damaged, KeyNotGiven
 from replicad.layout import HANDOVER, KEYRING, PROBES
 from replicad.snapshot import ChunkNames
@@ -134,6 +141,39 @@ class EncryptedStore:
     async def close(self) -> None:
         """Close the store beneath."""
         await self._store.close()
+
+    # --- for copying what is sealed ----------------------------------------------------------------
+
+    async def replica_id(self) -> bytes:
+        """Return the replica's id."""
+        return await self._keyrings.replica_id()
+
+    def header_of(self, key: str, sealed: bytes) -> Header:
+        """Return the header of an object as it is stored, of which `sealed` is the beginning."""
+        return decode_header(sealed, what=key)
+
+    async def opened(self, key: str, sealed: bytes) -> bytes:
+        """Return the content of an object as it is stored, all of it proven."""
+        cipher = await self._cipher_of(key, sealed, await self._keyrings.current())
+        return await self._cut(key, cipher, memoryview(sealed)[HEADER_BYTES:], 0, None)
+
+    async def sealed_pieces(self, key: str, sealed_bytes: int, *, most_bytes: int) -> AsyncIterator[bytes]:
+        """Iterate over an object as it is stored, each part of it proven by its tags before it is handed on.
+
+        Args:
+            key: the object's.
+            sealed_bytes: as much as is stored.
+            most_bytes: about how much to fetch at once.
+        """
+        head = await self._store.get(key, stop=HEADER_BYTES)
+        cipher = await self._cipher_of(key, head, await self._keyrings.current())
+        yield head
+        step = max(1, most_bytes // SEALED_PIECE_BYTES)
+        for first in range(0, -(-(sealed_bytes - HEADER_BYTES) // SEALED_PIECE_BYTES), step):
+            stop = min(sealed_bytes, piece_offset(first + step))
+            sealed = await self._store.get(key, start=piece_offset(first), stop=stop)
+            await asyncio.to_thread(cipher.open, sealed, first=first, ends=stop == sealed_bytes)
+            yield sealed
 
     # --- reading -----------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicad.layout import ObjectKind
 from replicad.restore.verification.faults import Faults
 from replicad.restore.verification.newest import check
 from replicad.restore.verification.request import Fault
-from replicad.restore.verify_object import ObjectKind
 
 if TYPE_CHECKING:
     from replicad.restore.fetch import Fetch

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged
+from replicad.layout import kind_of
 from replicad.restore.budget import MemoryBudget
 from replicad.restore.segments import WHOLE_BYTES
 from replicad.restore.together import task_group
 from replicad.restore.verification.cursor import Cursor
 from replicad.restore.verification.faults import OF_ONE_OBJECT, Faults, RawFault, fault_of
 from replicad.restore.verification.succession import Succession
-from replicad.restore.verify_object import ObjectKind, Verified, kind_of, verify_object
+from replicad.restore.verify_object import UNREAD, Verified, verify_object
 
 if TYPE_CHECKING:
     import asyncio
@@ -100,7 +101,7 @@ class Bodies:
         after = self._scope.cursor.after if self._scope.cursor else ""
         while rows := await self._fetch.threads.run(self._inventory.following, after, _ROWS):
             for key, size_bytes in rows:
-                if kind_of(key) not in {ObjectKind.NOTE, ObjectKind.FOREIGN}:
+                if kind_of(key) not in UNREAD:
                     yield key, size_bytes
             after = rows[-1][0]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicad.layout import ObjectKind
 from replicad.plan.damage import Stretch, lost_without, served_by
 from replicad.restore.verification.request import Fault, Finding, State
-from replicad.restore.verify_object import ObjectKind
 
 if TYPE_CHECKING:
     from replicad.plan.line import Line

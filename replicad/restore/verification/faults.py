@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, NewerFormat, ObjectMissing
+from replicad.layout import ObjectKind
 from replicad.restore.verification.request import Fault
-from replicad.restore.verify_object import ObjectKind
 
 if TYPE_CHECKING:
     from replicad.errors import ReplicadError

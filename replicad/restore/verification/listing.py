@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, ObjectMissing
-from replicad.layout import claim_key, end_key, log_prefix
+from replicad.layout import ObjectKind, claim_key, end_key, kind_of, log_prefix
 from replicad.ownership.records import decode_end
 from replicad.plan.damage import Stretch, gaps
 from replicad.plan.line import line_of_history
@@ -21,7 +21,7 @@ from replicad.restore.history import read_history
 from replicad.restore.together import gather_bounded
 from replicad.restore.verification.faults import OF_ONE_OBJECT, Faults, RawFault, brief, fault_of
 from replicad.restore.verification.request import Fault
-from replicad.restore.verify_object import ObjectKind, check_body, kind_of
+from replicad.restore.verify_object import check_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,12 +7,13 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from replicad.errors import HistoryGap, TargetOutsideWindow
+from replicad.layout import ObjectKind, kind_of
 from replicad.plan.restore import RestorePlan, plan_restore
 from replicad.plan.target import Latest
 from replicad.restore.planning import MAX_PLANS
 from replicad.restore.together import gather_bounded
 from replicad.restore.verification.faults import OF_ONE_OBJECT, Faults, RawFault, fault_of
-from replicad.restore.verify_object import ObjectKind, kind_of, verify_object
+from replicad.restore.verify_object import verify_object
 from replicad.snapshot import decode_manifest
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
+from replicad.layout import ObjectKind
 from replicad.restore.drill import drill
 from replicad.restore.fetch import Fetch
 from replicad.restore.progress import Silent
@@ -18,7 +19,6 @@ from replicad.restore.verification.inventory import Inventory
 from replicad.restore.verification.listing import Lister
 from replicad.restore.verification.newest import check_newest
 from replicad.restore.verification.request import Fault, Level, Looked, State, VerifyReport
-from replicad.restore.verify_object import ObjectKind
 
 if TYPE_CHECKING:
     from replicad.host.clock import Clock

@@ -87,6 +87,12 @@ def recorders(tmp_path: Path) -> Iterator[tuple[Recorder, Recorder]]:
 async def replica(recorders: tuple[Recorder, Recorder], threads: Threads) -> Replica:
     """Return a replica: two snapshots, an orphaned tail, a claim without a start, a roll-up, a note, a foreign key."""
     store, (first, third) = MemoryStore("source"), recorders
+    await fill(store, first, third)
+    return Replica(store=store, first=first, third=third, threads=threads)
+
+
+async def fill(store: ObjectStore, first: Recorder, third: Recorder) -> None:
+    """Store two snapshots, an orphaned tail, a claim without a start, a roll-up, a note, a foreign key."""
     for epoch in (1, 2, 3):
         await put_claim(store, epoch)
     await first.start(store)
@@ -102,4 +108,3 @@ async def replica(recorders: tuple[Recorder, Recorder], threads: Threads) -> Rep
     await third.segment(store, 11)
     await store.put(handover_key(Epoch(4)), b"{}")
     await store.put("README", b"not ours")
-    return Replica(store=store, first=first, third=third, threads=threads)

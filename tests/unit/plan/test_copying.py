@@ -134,6 +134,7 @@ def test_what_came_behind_the_listing_waits_for_the_next() -> None:
     """A newer segment, snapshot or epoch is left out: something between it and the listing may not be there yet."""
     found = history([snapshot(1, 1), segment(2, 4, 4)], starts=[start(1)])
     course = course_of(line_of_history(found), found.listing)
+    assert course.includes("preserve/0000000000000006-00000001-3.json")  # a mark waits for nothing
     later = (
         segment(6, 6, 6)[0],
         snapshot(6, 6)[0],
@@ -148,5 +149,6 @@ def test_notes_and_strange_keys_are_no_history() -> None:
     """Requests of a handover, their answers, probes and foreign keys stay where they are; all else goes."""
     epoch, name = Epoch(1), "0" * 64
     history_keys = [claim_key(epoch), start_key(epoch), end_key(epoch), chunk_key(epoch, name), segment(1, 1, 1)[0]]
+    history_keys.append("preserve/0000000000000001-00000001-3.json")
     others = [handover_key(epoch), ack_key(epoch), "probes/00", "epochs/00000001/README", "notes.txt"]
     assert [key for key in (*history_keys, *others) if is_history(key)] == history_keys

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from replicad.errors import Damaged, NewerFormat
 from replicad.layout import MarkKey, parse_mark
-from replicad.plan.inventory import kind_of
+from replicad.plan.inventory import kind_name
 from replicad.plan.mark import Mark, decode_mark, encode_mark
 from replicad.position import TXID, Epoch
 
@@ -55,6 +55,7 @@ def test_the_format_names_every_field() -> None:
         ("claims/00000001.json", "record"),
         ("epochs/00000001/start.json", "record"),
         ("epochs/00000001/end.json", "record"),
+        ("claims/keyring", "record"),
         ("handover/00000001.json", "note"),
         ("handover/00000001.ack.json", "note"),
         ("epochs/00000001/log/0000000000000001-0000000000000002-3.seg", "segment"),
@@ -62,9 +63,9 @@ def test_the_format_names_every_field() -> None:
         (f"epochs/00000001/chunks/{'0' * 64}.zst", "chunk"),
         ("preserve/0000000000000001-00000001-3.json", "mark"),
         ("preserve/notes.txt", "foreign"),
-        ("probes/clock", "foreign"),
+        ("probes/clock", "probe"),
     ],
 )
 def test_kinds(key: str, kind: str) -> None:
     """Every object is of one kind, by its key."""
-    assert kind_of(key) == kind
+    assert kind_name(key) == kind

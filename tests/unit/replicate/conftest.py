@@ -26,6 +26,7 @@ from replicad.replicate.protocol import Driver
 from replicad.replicate.station import Station
 from replicad.replicate.tenure import Tenure
 from replicad.replicate.tools import Tools
+from replicad.store.database import contents
 from replicad.store.memory import MemoryStore
 from tests.support.faulty_store import Call, FaultyStore
 from tests.support.no_host import NoHost
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, MutableMapping
     from typing import Any
 
+    from replicad.encryption.keys import EncryptionKey
     from replicad.replicate.assembly import Followed
     from replicad.replicate.follower import Follower
     from replicad.replicate.own import Owned
@@ -90,6 +92,7 @@ class Stage:
         }
         self.stop_application = _nothing_to_stop
         self.mirrors: list[Mirror] = []
+        self.keys: tuple[EncryptionKey, ...] = ()  # none: nothing is encrypted
         self.metrics = Metrics(version="0", wall_seconds=lambda: 0.0).for_database("app.db")
         self._connection: apsw.Connection | None = None
         self.office: Office | None = None
@@ -151,9 +154,11 @@ class Stage:
     def station(self) -> Station:
         """Return what stays the same, whoever owns the database."""
         settings = load(flags=self.flags, environ={}, required=()).settings
+        notes = [mirror.notes for mirror in self.mirrors]
+        noted: ObjectStore = NotingStore(self.store, notes) if self.mirrors else self.store
         return Station(
             database=settings.databases[0],
-            store=NotingStore(self.store, [mirror.notes for mirror in self.mirrors]) if self.mirrors else self.store,
+            store=contents(noted, self.keys) if self.keys else noted,
             settings=settings,
             tools=self.tools,
             metrics=self.metrics,
@@ -163,14 +168,15 @@ class Stage:
 
     def mirror(self, there: ObjectStore, *, limit: int = 4096) -> Mirror:
         """Keep a mirror in a store, from the next start on."""
+        side = Side.of(there, self.keys) if self.keys else Side.plain(there)
 
         async def open_there() -> Side:
-            return Side.plain(there)
+            return side
 
         notes = Notes(self.tools.clock.now_ms, limit=limit)
         found = Mirror(
             f"{there.url}-{len(self.mirrors)}",
-            Side.plain(self.store),
+            Side.of(self.store, self.keys) if self.keys else Side.plain(self.store),
             open_there,
             notes,
             threads=self.tools.background,

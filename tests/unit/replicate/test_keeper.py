@@ -22,6 +22,7 @@ from replicad.layout import claim_key, parse_manifest, parse_mark, parse_segment
 from replicad.plan.mark import decode_mark
 from replicad.plan.target import AtTime, AtTXID
 from replicad.position import TXID, Epoch
+from replicad.replicate.notes import Marked, Notes
 from replicad.restore.request import RestoreRequest
 from replicad.restore.restore import restore
 from replicad.store.directory import DirectoryStore
@@ -297,10 +298,14 @@ async def test_whoever_observes_is_told_of_every_deletion(stage: Stage) -> None:
     await stage.begin()
     for number in range(2, 10):
         await a_day(stage, clock, number)
-    told: list[str] = []
-    stage.follower.following.removal.observers.append(lambda batch: told.extend(verdict.key for verdict in batch))
+    notes = Notes(clock.now_ms)
+    notes.begin()
+    stage.follower.following.removal.observers.append(notes)
     before = set(await stage.objects())
     await keeper(stage).prune()
+    assert isinstance(notes.first(), Marked)  # what marks there are, it is told too
+    notes.done()
+    told = [note.key for note in notes.deletions(10_000)]
     assert set(told) == before - set(await stage.objects())
     assert len(told) == sum(stage.metrics.deleted_objects.values()) > 5
 

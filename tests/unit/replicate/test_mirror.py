@@ -203,37 +203,6 @@ async def test_at_every_object_the_mirror_can_be_restored_from(stage: Stage, tmp
     assert newest == 10
 
 
-async def test_what_the_owner_deletes_is_deleted_and_what_is_lost_is_kept(stage: Stage) -> None:
-    """A deletion by plan is repeated; an object that somebody else took from the replica stays in the mirror."""
-    there = Gate()
-    mirror = stage.mirror(there)
-    await stage.begin()
-    stage.insert(2, 3)
-    await stage.sync()
-    await until_complete(mirror)
-    segments = sorted(key for key in await objects(there.store) if "/log/" in key)
-    await stage.store.store.delete([segments[0]])  # by hand
-    owned = stage.station().store  # what a duty deletes with
-    await owned.delete([segments[-1]])
-    await until_complete(mirror)
-    assert segments[0] in await objects(there.store)
-    assert segments[-1] not in await objects(there.store)
-
-
-async def test_nothing_is_deleted_where_somebody_else_goes_on(stage: Stage) -> None:
-    """When another owner works on the mirror, a deletion is not repeated there: its history may need the object."""
-    there = Gate()
-    mirror = stage.mirror(there)
-    await stage.begin()
-    await until_complete(mirror)
-    await put_claim(there.store, 2, id="the new owner's")
-    segment = next(key for key in await objects(there.store) if "/log/" in key)
-    await stage.station().store.delete([segment])
-    await stage.until("mirror_failed")
-    assert segment in await objects(there.store)
-    assert "gone on by itself" in str(mirror.problem)
-
-
 async def test_a_mirror_that_holds_something_else_is_left_alone(stage: Stage) -> None:
     """Another database's replica is refused, said once, and not asked about again while nothing is written."""
     there = Gate()

@@ -35,7 +35,7 @@ async def parts() -> AsyncIterator[bytes]:
 
 
 async def test_everything_that_succeeds_is_noted_in_order() -> None:
-    """A put, a stream, a create and a deletion leave a note each, with the size; what fails leaves none."""
+    """A put, a stream, a create and a deletion by plan leave a note each, with the size; what fails leaves none."""
     found = notes()
     store = NotingStore(MemoryStore(), [found])
     await store.create(claim_key(ONE), b"me")
@@ -44,9 +44,11 @@ async def test_everything_that_succeeds_is_noted_in_order() -> None:
     await store.put(start_key(ONE), b"abc")
     assert await store.put_stream(chunk(1), parts()) == 5
     await store.put(handover_key(ONE), b"no history")
-    await store.delete([chunk(1), "probes/1"])
+    await store.delete([chunk(2)])  # why, `Removal` tells
+    found.on_removed([chunk(1), "probes/1"])
     seen = []
     while (note := found.first()) is not None:
+        assert isinstance(note, Stored | Deleted)
         seen.append((type(note), note.key, note.size_bytes if isinstance(note, Stored) else None))
         found.done()
     assert seen == [
@@ -75,7 +77,7 @@ def test_a_listing_does_away_with_what_was_stored_and_not_with_deletions() -> No
     """What was stored before a listing is in it; that something was deleted by plan, no listing tells."""
     found = notes()
     found.on_stored(chunk(1), 1)
-    found.on_deleted([chunk(2)])
+    found.on_removed([chunk(2)])
     before = found.count
     found.on_stored(chunk(3), 1)
     found.done_by_listing(before)

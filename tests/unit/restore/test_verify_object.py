@@ -7,11 +7,12 @@ import pytest
 from replicad import layout
 from replicad.errors import Damaged, NewerFormat, ObjectMissing
 from replicad.host.threads import Threads
-from replicad.layout import claim_key
+from replicad.layout import KEYRING, ObjectKind, claim_key, kind_of
 from replicad.ownership.records import Claim, encode_record
+from replicad.plan.mark import Mark, encode_mark
 from replicad.position import Epoch
 from replicad.restore.fetch import Fetch
-from replicad.restore.verify_object import ObjectKind, Verified, kind_of, verify_object
+from replicad.restore.verify_object import UNREAD, Verified, verify_object
 from replicad.segment import decode
 from tests.support.recorder import DATABASE_ID
 from tests.unit.restore.test_damage import BREAKAGES, spoil
@@ -39,6 +40,8 @@ async def stored(store: MemoryStore, recorder: Recorder) -> dict[ObjectKind, str
     await store.put(claim_key(Epoch(1)), encode_record(claim))
     manifest = await recorder.snapshot(store, 1)
     segment = await recorder.segment(store, 2, 7, block_bytes=1 << 16)
+    mark = Mark(txid=3, epoch=1, until_ms=9, made_ms=1, reason="a test")
+    await store.put(str(mark.key), encode_mark(mark))
     chunk = next(key for key in store._objects if layout.parse_chunk(key))
     return {
         ObjectKind.CLAIM: claim_key(Epoch(1)),
@@ -47,6 +50,7 @@ async def stored(store: MemoryStore, recorder: Recorder) -> dict[ObjectKind, str
         ObjectKind.MANIFEST: manifest,
         ObjectKind.SEGMENT: segment,
         ObjectKind.CHUNK: chunk,
+        ObjectKind.MARK: str(mark.key),
     }
 
 
@@ -56,7 +60,7 @@ async def verified(fetch: Fetch, store: MemoryStore, key: str, *, listed_bytes: 
     return await verify_object(fetch, key, size_bytes, database_id=DATABASE_ID)
 
 
-KINDS = [kind for kind in ObjectKind if kind not in {ObjectKind.NOTE, ObjectKind.FOREIGN}]
+KINDS = [kind for kind in ObjectKind if kind not in UNREAD]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,8 +78,8 @@ async def test_a_sound_object(fetch: Fetch, store: MemoryStore, recorder: Record
         for kind in KINDS
         for breakage in BREAKAGES
         if breakage != "missing"
-        # Over a claim and an end there is no hash: a flipped bit can lie in a field that is for people.
-        and not (breakage == "one bit flipped" and kind in {ObjectKind.CLAIM, ObjectKind.END})
+        # Over a claim, an end and a mark there is no hash: a flipped bit can lie in a field that is for people.
+        and not (breakage == "one bit flipped" and kind in {ObjectKind.CLAIM, ObjectKind.END, ObjectKind.MARK})
     ],
 )
 async def test_a_broken_object(
@@ -145,7 +149,8 @@ async def test_a_large_segment_is_checked_in_pieces(
 
 
 async def test_what_is_not_of_the_history(fetch: Fetch) -> None:
-    """Notes of a handover and foreign objects are told apart, and not read."""
+    """Notes of a handover, the keyring and foreign objects are told apart, and not read."""
+    assert (await verify_object(fetch, KEYRING, 9, database_id="")).kind is ObjectKind.KEYRING
     assert (await verify_object(fetch, "handover/00000002.json", 9, database_id="")).kind is ObjectKind.NOTE
     assert (await verify_object(fetch, "notes.txt", 9, database_id="")).kind is ObjectKind.FOREIGN
     assert fetch.requests == 0

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.errors import NoBackup, NoSpace
+from replicad.plan.mark import Mark, encode_mark
 from replicad.position import TXID, Epoch
 from replicad.restore.verification.request import Ahead, Budget, Exercise, Fault, Level, Reported, State, VerifyRequest
 from replicad.restore.verification.verify import Verification
@@ -33,6 +34,18 @@ async def test_a_sound_replica(replica: Replica, level: Level) -> None:
         assert report.drill.passed
         assert report.drill.txid == 7
         assert list((replica.folder / "drill").iterdir()) == []
+
+
+async def test_a_preserve_mark_is_part_of_a_replica(replica: Replica) -> None:
+    """A mark is read as any object, and one that is damaged is said, though no instant is lost by that."""
+    mark = Mark(txid=3, epoch=1, until_ms=9, made_ms=1, reason="a test")
+    await replica.store.put(str(mark.key), encode_mark(mark))
+    report = await replica.verify(Level.BODIES)
+    assert (report.state, report.looked.bodies) == (State.OK, len(replica.store._objects))
+    await replica.store.put(str(mark.key), b"")
+    report = await replica.verify(Level.BODIES)
+    assert (report.state, report.lost) == (State.DAMAGED, ())
+    assert [finding.key for finding in report.findings] == [str(mark.key)]
 
 
 async def test_nothing_was_ever_stored(replica: Replica) -> None:
