@@ -6,7 +6,7 @@ Asked before the store is listed. What was durable then has to be in the listing
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicad.cli.control import demand
@@ -14,6 +14,7 @@ from replicad.errors import ReplicadError
 from replicad.position import TXID, Epoch
 from replicad.replicate.ahead import look_beside
 from replicad.restore.verification.request import Ahead, Reported
+from replicad.store.url import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,17 +29,29 @@ class LocalFacts:
     """What is known here; None: it cannot be told."""
 
     reported: Reported | None = None
+    mirrored: Reported | None = None  # in the replica of which the store is a mirror
     ahead: Ahead | None = None
 
 
 async def local_facts(settings: Settings, database: DatabaseSettings, *, store_url: str) -> LocalFacts:
     """Ask the running replicad, or look at the files beside the database when none answers.
 
-    `store_url` is the replica's, as messages call it: what is durable in one is not yet so in a copy of it.
+    `store_url` is the replica's, as messages call it: what is durable in one is not yet so in a copy of it. That the
+    store is a mirror, the settings tell, if anything does: it looks like the replica that it was a moment ago.
     """
+    place = parse_url(database.replica)
+    is_mirror = any(parse_url(mirror.url) == place for mirror in settings.mirrors)
     status = await _status(settings, database)
-    if status is not None:
-        return _from_status(status) if status.get("replica") == store_url else LocalFacts()
+    if status is None:
+        facts = await _beside(database)
+    elif is_mirror or status.get("replica") == store_url:
+        facts = _from_status(status)
+    else:
+        return LocalFacts()
+    return replace(facts, reported=None, mirrored=facts.reported) if is_mirror else facts
+
+
+async def _beside(database: DatabaseSettings) -> LocalFacts:
     beside = await asyncio.to_thread(look_beside, database.path)
     if beside is None:
         return LocalFacts()

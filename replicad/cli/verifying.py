@@ -112,6 +112,7 @@ async def _verify(invocation: Invocation, order: Order, database: DatabaseSettin
             cursor=cursor,
             promised_ms=_promised_ms(settings),
             reported=facts.reported,
+            mirrored=facts.mirrored,
             ahead=facts.ahead,
             exercise=_exercise(settings, database),
             limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),

@@ -376,8 +376,10 @@ class Office:
 
     async def thaw(self, *, ship: bool) -> None:
         """Let the writers go on; with `ship` False, into no epoch until one is ours."""
-        self.tenure.retiring = not ship
-        if not ship:
+        if ship:
+            self.tenure.stay()
+        else:
+            self.tenure.retiring = True
             self.tenure.close()
         await self.followed.follower.thaw("handover")
         self._measure_freeze()

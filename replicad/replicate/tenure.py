@@ -57,6 +57,7 @@ class Tenure:
         self.claimed = asyncio.Event()
         self.lost = asyncio.Event()  # another instance has claimed this epoch, or a later one
         self.retiring = False  # another instance has asked for the database, and is being let go on
+        self._succeeded = False  # while it was retiring another instance's claim was found
         self.outgrown = False  # somebody wrote on behind what stands here: it is not the newest state
         self._open = asyncio.Event()
         self._open.set()
@@ -116,8 +117,11 @@ class Tenure:
         if self.lost.is_set():
             return False
         owned = await self._driver.run(report(self.epoch)) and await self._holds_claim()
-        if not owned and not self.retiring:  # whoever hands over looks by itself, and expects the successor's claim
-            self.lose()
+        if not owned:
+            if self.retiring:  # whoever hands over looks by itself, and expects the successor's claim
+                self._succeeded = True
+            else:
+                self.lose()
         return owned and not self.lost.is_set()
 
     async def may_delete(self) -> bool:
@@ -127,6 +131,12 @@ class Tenure:
             StoreUnreachable, StoreRefused: it is not known.
         """
         return self.claimed.is_set() and not self.retiring and await self.still_owned()
+
+    def stay(self) -> None:
+        """Go on owning, because the handover came to nothing; if a claim was found meanwhile, it was no successor's."""
+        self.retiring = False
+        if self._succeeded:
+            self.lose()
 
     def close(self) -> None:
         """Store nothing more in the epoch: its end is about to be stored."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from replicad.errors import Damaged
 from replicad.restore.faults import Unusable, suspected
 from replicad.restore.opening import Opening
+from replicad.restore.rows import rows
 from replicad.restore.segments import OpenSegment, State
 from replicad.segment import read_block
 
@@ -164,21 +165,14 @@ class Chain:
 
     async def _place_large(self, group: asyncio.TaskGroup, part: PlannedSegment, opened: OpenSegment) -> None:
         """Start fetching and writing those blocks of a large segment that are needed."""
-        index = opened.index
-        unneeded_bytes = part.stored.stored.size_bytes
-        row: list[_Wanted] = []  # of neighbouring blocks, by falling number
-        row_bytes = 0
-        for one in self._wanted(part, index):
-            stored_bytes = index.blocks[one.number].stored_bytes
-            if row and (one.number != row[-1].number - 1 or row_bytes + stored_bytes > _RANGE_BYTES):
-                await self._place_row(group, opened, row)
-                row, row_bytes = [], 0
-            row.append(one)
-            row_bytes += stored_bytes
-            unneeded_bytes -= stored_bytes
-        if row:
+        blocks, wanted = opened.index.blocks, self._wanted(part, opened.index)  # by falling number
+
+        def stored_bytes(one: _Wanted) -> int:
+            return blocks[one.number].stored_bytes
+
+        for row in rows(wanted, stored_bytes, most_bytes=_RANGE_BYTES, joins=_is_next):
             await self._place_row(group, opened, row)
-        self._workshop.progress.advanced(unneeded_bytes)
+        self._workshop.progress.advanced(part.stored.stored.size_bytes - sum(map(stored_bytes, wanted)))
 
     async def _place_row(self, group: asyncio.TaskGroup, opened: OpenSegment, row: list[_Wanted]) -> None:
         workshop, name, blocks = self._workshop, opened.segment.name, opened.index.blocks
@@ -210,6 +204,10 @@ class Chain:
             for frame, version in one.answers:
                 at = (frame - block.first_frame) * size
                 self._workshop.shelf.put(version, raw[at : at + size])
+
+
+def _is_next(newer: _Wanted, older: _Wanted) -> bool:
+    return older.number == newer.number - 1
 
 
 def _check_link(newer: tuple[str, State] | None, older: str, found: State) -> None:

@@ -48,7 +48,8 @@ class TimedStore:
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
         """Iterate over the objects, with the test's times."""
         async for row in self._store.list(prefix, after=after):
-            stored_at = datetime.fromtimestamp(self._stored_ms[row.key] / 1000, UTC)
+            stored_ms = self._stored_ms.get(row.key, self._now_ms())  # listed while it is stored: that is now
+            stored_at = datetime.fromtimestamp(stored_ms / 1000, UTC)
             yield dataclasses.replace(row, modified_at=stored_at)
 
     async def delete(self, keys: Sequence[str]) -> None:

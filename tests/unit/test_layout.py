@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicad import layout
-from replicad.layout import ManifestKey, MarkKey, SegmentKey
+from replicad.layout import ManifestKey, MarkKey, ObjectKind, SegmentKey, epoch_of, kind_of
 from replicad.position import TXID, Epoch
 
 if TYPE_CHECKING:
@@ -160,3 +160,21 @@ def test_any_key(key: str) -> None:
     """Whatever a bucket holds beside our objects, looking at its key raises nothing."""
     for parse in PARSERS.values():
         parse(key)
+
+
+def test_kinds_are_told_by_the_key() -> None:
+    """Every key that is parsed is of one kind, the keyring of its own, and any other key is foreign."""
+    names = {"handover": "note", "ack": "note"}
+    for key, (parsed, _) in KEYS.items():
+        assert kind_of(key) == names.get(parsed, parsed)
+    assert kind_of(layout.KEYRING) is ObjectKind.KEYRING
+    for key in ("", "claims/", "probes/clock", "preserve/notes.txt", "epochs/0000002a/README"):
+        assert kind_of(key) is ObjectKind.FOREIGN
+
+
+@given(segment_keys, manifest_keys)
+def test_the_epoch_whose_folder_it_is(segment: SegmentKey, manifest: ManifestKey) -> None:
+    """A key in an epoch's folder names that epoch; claims, notes and marks lie in none."""
+    assert epoch_of(str(segment)) == segment.epoch
+    assert epoch_of(str(manifest)) == manifest.epoch
+    assert [key for key in KEYS if epoch_of(key) is None] == [key for key in KEYS if not key.startswith("epochs/")]

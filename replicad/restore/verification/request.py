@@ -100,6 +100,7 @@ class VerifyRequest:
     cursor: Cursor | None = None  # where an earlier run stopped
     promised_ms: int | None = None  # from when on every instant was promised (Unix ms); None: from the first on
     reported: Reported | None = None  # before this verification began
+    mirrored: Reported | None = None  # likewise, but in the replica of which this store is a mirror: it may lag
     ahead: Ahead | None = None  # None: it cannot be told
     exercise: Exercise | None = None  # for `Level.DRILL`
     limits: Limits = field(default_factory=Limits)

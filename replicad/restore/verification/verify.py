@@ -18,7 +18,7 @@ from replicad.restore.verification.faults import Faults, RawFault
 from replicad.restore.verification.inventory import Inventory
 from replicad.restore.verification.listing import Lister
 from replicad.restore.verification.newest import check_newest
-from replicad.restore.verification.request import Fault, Level, Looked, State, VerifyReport
+from replicad.restore.verification.request import Ahead, Fault, Level, Looked, State, VerifyReport
 
 if TYPE_CHECKING:
     from replicad.host.clock import Clock
@@ -144,7 +144,7 @@ class Verification:
         objects, stored_bytes = await self._threads.run(self._inventory.totals)
         bodies = self._bodies
         cost = await self._threads.run(assess, look, faults)
-        ahead = self._request.ahead
+        ahead = _ahead(self._request, look.line)
         sound = State.NOT_YET_UPLOADED if ahead else State.OK
         return VerifyReport(
             state=cost.state or sound,
@@ -165,3 +165,14 @@ class Verification:
             cursor=bodies.cursor if bodies else None,
             drill=report,
         )
+
+
+def _ahead(request: VerifyRequest, line: Line | None) -> Ahead | None:
+    """Return what the store has not got yet: of a mirror also what is durable in the replica, and not copied."""
+    ahead, mirrored = request.ahead, request.mirrored
+    if mirrored is None or line is None or mirrored.database_id != line.database_id or mirrored.epoch < line.head:
+        return ahead
+    behind = max(0, mirrored.txid - line.last_txid)
+    if ahead is None or not behind:
+        return Ahead(transactions=behind) if ahead is None else ahead
+    return Ahead(transactions=(ahead.transactions or 0) + behind)  # how large that is, nobody here knows

@@ -177,6 +177,14 @@ def test_what_was_reported_durable_is_missed(tmp_path: Path) -> None:
         ended = found.command("verify")
         assert ended.code == 2
         assert "LOST" in ended.out
+        as_mirror = (*behind, "--mirrors", f"file://{found.folder}/behind")
+        for beat in range(2):  # while the daemon answers, and when it does not: of a mirror it is known that it may lag
+            ended = run_program("verify", *as_mirror)
+            assert ended.code == 0, ended.err
+            assert "Not yet uploaded: 1 transactions" in ended.out, beat
+            found.process.kill()
+            found.process.wait()
+        assert "LOST" in run_program("verify", *behind).out  # nothing says that it is not the replica itself
 
 
 def test_assertions(copy: Running) -> None:

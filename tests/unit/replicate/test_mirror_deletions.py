@@ -70,7 +70,7 @@ def states(stored: dict[str, bytes]) -> dict[int, list[int]]:
 async def test_a_mirror_stays_restorable_through_roll_ups_and_retention(stage: Stage) -> None:
     """Days of commits are rolled up, and go in their time; the mirror has the same, and every transaction of it.
 
-    Seen to fail (each transaction that was rolled up was gone from the mirror) while roll-ups were taken for damaged.
+    Seen to fail (the mirror had none of the roll-ups) while these were taken for damaged segments.
     """
     clock = turned(stage)
     stage.flags |= {"pitr_window": "3d", "prune_grace": "1d", "retention_interval": "1s", "snapshot_interval": "365d"}

@@ -356,3 +356,25 @@ async def test_broken_off_between_any_two_requests(stage: Stage, seed: int) -> N
         await commit(stage, number, number + 1)
         await stage.until("rolled_up_deleted")
     await check_all(stage, number + 2)
+
+
+@pytest.mark.usefixtures("by_hand")
+async def test_a_handover_is_no_surprise_to_who_deletes(stage: Stage) -> None:
+    """While the database is handed over nothing is deleted, and the successor's claim fences nobody.
+
+    Seen to fail (fenced) without the looks at `retiring` in `Tenure`.
+    """
+    stage.flags |= {"rollup_grace": "1s"}
+    await stage.begin()
+    async with rolling(stage):
+        await commit(stage, *range(2, 8))
+        await stage.until("segments_rolled_up")
+        tenure = stage.follower.following.tenure
+        tenure.retiring = True
+        await stage.store.store.put(claim_key(Epoch(2)), b"{}")
+        before = await log(stage)
+        until = stage.tools.clock.monotonic() + 1.5  # longer than the grace period
+        await wait_until_async(lambda: stage.tools.clock.monotonic() > until)
+        assert await log(stage) == before
+        assert not tenure.lost.is_set()
+        assert stage.metrics.fenced == 0

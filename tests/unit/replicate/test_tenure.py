@@ -249,6 +249,33 @@ async def test_what_is_stored_is_looked_after_before_it_counts(desk: Desk) -> No
     assert (len(desk.store.calls), desk.metrics.fenced) == (calls, 1)
 
 
+async def test_a_successors_claim_is_no_surprise(desk: Desk) -> None:
+    """While the database is handed over a later claim fences nobody; if the handover comes to nothing, it does."""
+    tenure = desk.tenure(deferred=False)
+    await tenure.begin(desk.store, desk.intent())
+    tenure.retiring = True
+    assert await tenure.still_owned()
+    assert not await tenure.may_delete()
+    tenure.stay()
+    assert await tenure.may_delete()
+    tenure.retiring = True
+    await desk.claim(3)
+    assert not await tenure.still_owned()
+    assert not tenure.lost.is_set()
+    tenure.stay()
+    assert tenure.lost.is_set()
+    assert desk.metrics.fenced == 1
+
+
+async def test_nothing_is_deleted_before_the_claim(desk: Desk) -> None:
+    """An epoch whose claim is put off is nobody's yet: what a plan lets go stays, and no request is made."""
+    tenure = desk.tenure(deferred=True)
+    await tenure.begin(desk.store, desk.intent())
+    calls = len(desk.store.calls)
+    assert not await tenure.may_delete()
+    assert len(desk.store.calls) == calls
+
+
 async def test_nothing_is_stored_behind_the_end(desk: Desk) -> None:
     """Once the end is about to be stored, whoever wants to store waits, though the epoch is still owned."""
     tenure = desk.tenure(deferred=False)

@@ -34,6 +34,23 @@ def test_keyed_names() -> None:
     assert SECRET.hex() not in repr(names)
 
 
+def test_a_name_found_in_parts() -> None:
+    """A chunk that is read in parts has its name, plain or by any of the keys, and another content has another."""
+    keys = tuple(naming_key(bytes([number]) * 32, REPLICA) for number in (1, 2))
+    old, new = (ChunkNames(keys=(key,)) for key in keys)
+    for names, name in (
+        (PLAIN_NAMES, PLAIN_NAMES.name(RAW)),
+        *((ChunkNames(keys=keys), one.name(RAW)) for one in (old, new)),
+    ):
+        naming = names.naming(name)
+        naming.update(RAW[:100])
+        assert naming.found != name
+        naming.update(RAW[100:])
+        assert naming.found == name
+        naming.update(b"more")
+        assert naming.found != name
+
+
 def test_a_chunk_under_another_name() -> None:
     """A chunk with another content than its keyed name says is damaged."""
     names = ChunkNames(keys=(naming_key(SECRET, REPLICA),))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -244,6 +245,21 @@ async def test_the_store_is_behind_what_was_reported_durable(replica: Replica) -
     assert report.state is State.LOST
     assert [(stretch.first, stretch.last) for stretch in report.lost] == [(8, 9)]
     assert (await replica.verify(reported=reported(9, epoch=2))).state is State.OK  # of another line
+
+
+async def test_a_mirror_that_lags(replica: Replica) -> None:
+    """What is durable in the replica and not in its mirror yet is no loss: it is told, with what waits to be sent."""
+    assert (await replica.verify(mirrored=reported(7))).state is State.OK
+    for epoch in (1, 2):
+        report = await replica.verify(mirrored=reported(9, epoch=epoch))
+        assert (report.state, report.ahead) == (State.NOT_YET_UPLOADED, Ahead(transactions=2))
+    waiting = Ahead(transactions=3, bytes=100)
+    assert (await replica.verify(mirrored=reported(9), ahead=waiting)).ahead == Ahead(transactions=5)
+    assert (await replica.verify(mirrored=reported(7), ahead=waiting)).ahead == waiting
+    assert (await replica.verify(mirrored=reported(9), ahead=Ahead(bytes=100))).ahead == Ahead(transactions=2)
+    assert (await replica.verify(mirrored=replace(reported(9), database_id="another"))).state is State.OK
+    replica.put("segment 6", None)
+    assert (await replica.verify(mirrored=reported(9))).state is State.LOST
 
 
 async def test_a_local_database_that_is_ahead(replica: Replica) -> None:
