@@ -24,13 +24,13 @@ TRIALS = {
     "512 auto_vacuum": Conditions(page_size=512, auto_vacuum=1),
     "65536 incremental": Conditions(page_size=65536, auto_vacuum=2),
     "parent": Conditions(as_parent=True),
-    "older SQLite": Conditions(writers=("sqlite3", "sqlite3")),
-    "newest SQLite": Conditions(writers=("apsw", "apsw")),
     "converted": Conditions(wal=False),
     "S3": Conditions(),
 }
 SOAK_TRIALS = {
     **TRIALS,
+    "older SQLite": Conditions(writers=("sqlite3", "sqlite3")),  # by default there is one writer of each
+    "newest SQLite": Conditions(writers=("apsw", "apsw")),
     "S3 parent": Conditions(as_parent=True, page_size=1024, auto_vacuum=2),
     "four writers": Conditions(writers=("sqlite3", "apsw", "sqlite3", "apsw")),
 }

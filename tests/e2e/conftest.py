@@ -10,6 +10,7 @@ from tests.support.fault_proxy import FaultProxy, running_in_thread
 from tests.support.fleet import Fleet
 from tests.support.moto_server import MotoServer, running_moto
 from tests.support.scene import Scene
+from tests.support.warm import warm_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 QUICK_TO_NOTICE = {"connect_timeout": "1s", "request_timeout": "2s", "retry_timeout": "100ms"}
 """An outage is noticed at once, not after the minute that a real network is given."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> Iterator[None]:
+    with warm_programs():
+        yield
 
 
 @pytest.fixture

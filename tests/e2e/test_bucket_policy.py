@@ -76,6 +76,14 @@ class World:
             connection.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, v)")
             connection.execute("INSERT INTO t VALUES (1, 'one')")
 
+    def must_be_refused(self) -> None:
+        """Start the daemon, which ends by itself: the bucket refuses."""
+        try:
+            self.daemon.launch(["sleep", "60"])
+            assert self.daemon.wait() == 13
+        finally:
+            self.daemon.kill()
+
     def restore(self, path: Path, policy: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         """Restore with the program, under a policy of its own."""
         key_id, secret = self.server.new_user(policy)
@@ -131,11 +139,7 @@ def test_a_daemon_misses_each_permission(server: IAMServer, tmp_path: Path, acti
     assert action in actions(DAEMON)
     world = World(server, tmp_path, without=action)
     world.create()
-    try:
-        world.daemon.launch(["sleep", "60"])
-        assert world.daemon.wait() == 13
-    finally:
-        world.daemon.kill()
+    world.must_be_refused()
     assert "403" in world.daemon.lines()
 
 
@@ -194,8 +198,4 @@ def test_a_plain_condition_would_not_do(server: IAMServer, tmp_path: Path) -> No
     world.keys = server.new_user(json.loads(policy))
     world.daemon = world.instance("plain")
     world.create()
-    try:
-        world.daemon.launch(["sleep", "60"])
-        assert world.daemon.wait() == 13
-    finally:
-        world.daemon.kill()
+    world.must_be_refused()

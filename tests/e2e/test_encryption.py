@@ -183,8 +183,15 @@ def test_a_wrong_key(anywhere: Scene, texts: tuple[str, ...]) -> None:
     assert scene.objects() == before
 
 
-@pytest.mark.parametrize("in_order", [True, False], ids=["ended in order", "killed"])
-@pytest.mark.parametrize("disk", ["the same disk", "an empty disk"])
+@pytest.mark.parametrize(
+    ("disk", "in_order"),
+    [
+        pytest.param("the same disk", True, id="the same disk-ended in order"),
+        pytest.param("the same disk", False, id="the same disk-killed", marks=pytest.mark.soak),
+        pytest.param("an empty disk", True, id="an empty disk-ended in order", marks=pytest.mark.soak),
+        pytest.param("an empty disk", False, id="an empty disk-killed"),
+    ],
+)
 def test_a_keyring_that_somebody_deleted(scene: Scene, disk: str, in_order: bool) -> None:  # noqa: FBT001 - pytest's
     """TRAP: where a cleaning rule took the keyring, nobody writes without the key either; with it, it stands again.
 

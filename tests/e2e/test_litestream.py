@@ -179,14 +179,14 @@ def check(line: str, place: Place, folder: Path, *, page_size: int = 4096, secon
     return said
 
 
-@pytest.mark.parametrize("page_size", [512, 1024, 4096, 65536])
+@pytest.mark.parametrize("page_size", [512, pytest.param(1024, marks=pytest.mark.soak), 4096, 65536])
 def test_a_folder(tmp_path: Path, page_size: int) -> None:
     """A replica in a folder, of a database with any page size: page for page the source, and what it restores to."""
     said = check("0.5", in_folder(tmp_path, sync_interval="100ms"), tmp_path, page_size=page_size)
     assert said["litestream"]["version"] == "0.5"
 
 
-@pytest.mark.parametrize("sync_interval", ["50ms", "2s"])
+@pytest.mark.parametrize("sync_interval", ["50ms", pytest.param("2s", marks=pytest.mark.soak)])
 def test_a_bucket(tmp_path: Path, moto: MotoServer, sync_interval: str) -> None:
     """A replica in a bucket, with a prefix, however often it is synced."""
     check("0.5", in_bucket(moto.new_bucket_url("apps/app"), sync_interval=sync_interval), tmp_path)

@@ -64,7 +64,9 @@ def test_a_daemon_lives(remote: Scene) -> None:
     assert not remote.daemon.found("local_kept_aside")
 
 
-@pytest.mark.parametrize("key", ["/start.json", "/chunks/", "/snapshots/", "/end.json"])
+@pytest.mark.parametrize(
+    "key", [pytest.param("/start.json", marks=pytest.mark.soak), "/chunks/", "/snapshots/", "/end.json"]
+)
 def test_a_push_is_killed(remote: Scene, proxy: FaultProxy, key: str) -> None:
     """SIGKILL in the middle of a push: the newest state is the one before (the pushed one, once its manifest stands).
 

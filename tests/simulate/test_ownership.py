@@ -37,9 +37,9 @@ from tests.simulate.schedule import FAITHFUL, Sabotage, Schedule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SCHEDULES = 20_000
-PARTS = 4
-CALM_SCHEDULES = 2_000
+SCHEDULES = 10_000
+PARTS = 2
+CALM_SCHEDULES = 1_000
 SOAK_SECONDS = 60 * 60
 TRACE_LINES = 80
 

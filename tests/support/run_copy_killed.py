@@ -7,8 +7,6 @@ fewer.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
 
 from replicad.host.threads import Threads
@@ -16,7 +14,7 @@ from replicad.mirror.copying import CopyOptions, copy_replica
 from replicad.mirror.side import Side
 from replicad.store.open import open_store
 from replicad.store.prefixed import PrefixedStore
-from tests.support.run_restore_killed import die_at
+from tests.support.run_restore_killed import answer_each
 
 
 async def main(replica: str, destination: str, name: str) -> None:
@@ -32,14 +30,4 @@ async def main(replica: str, destination: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    answers = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # log lines are no answers
-    for line in sys.stdin:
-        if child := os.fork():
-            _, status = os.waitpid(child, 0)
-            if os.WIFEXITED(status):
-                os.write(answers, b"done\n" if status == 0 else f"failed with {status}\n".encode())
-        else:
-            die_at(int(line), answers, changes=("fsync", "replace", "link", "unlink"))
-            asyncio.run(main(*sys.argv[1:]))
-            os._exit(0)
+    answer_each(lambda: main(*sys.argv[1:]), changes=("fsync", "replace", "link", "unlink"))

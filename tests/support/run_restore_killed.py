@@ -19,7 +19,7 @@ from replicad.restore.restore import restore
 from replicad.store.open import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
 CHANGES = ("write", "pwrite", "pwritev", "fsync", "fdatasync", "ftruncate", "rename", "unlink", "link")
 
@@ -56,7 +56,8 @@ async def main(url: str, target: Path) -> None:
         await store.close()
 
 
-if __name__ == "__main__":
+def answer_each(work: Callable[[], Coroutine[object, object, None]], changes: Sequence[str] = CHANGES) -> None:
+    """For each number on standard input, have a child do the work and die at its n-th change; say how it ended."""
     answers = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # log lines are no answers
     for line in sys.stdin:
@@ -65,6 +66,10 @@ if __name__ == "__main__":
             if os.WIFEXITED(status):
                 os.write(answers, b"done\n" if status == 0 else f"failed with {status}\n".encode())
         else:
-            die_at(int(line), answers)
-            asyncio.run(main(sys.argv[1], Path(sys.argv[2])))
+            die_at(int(line), answers, changes)
+            asyncio.run(work())
             os._exit(0)
+
+
+if __name__ == "__main__":
+    answer_each(lambda: main(sys.argv[1], Path(sys.argv[2])))

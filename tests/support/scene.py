@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tests.support.daemon import BRISK, DaemonProcess
 from tests.support.oracle import StoredHistory, image_of, read_folder
 from tests.support.waiting import wait_until
+from tests.support.warm import run_warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -197,6 +198,8 @@ class Scene:
 
     def program(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of replicad's with the daemon's settings, to its end."""
+        if arguments[0] != "run":
+            return run_warm(arguments, self.daemon.environment)
         return subprocess.run(
             [sys.executable, "-m", "replicad", *arguments],
             cwd=_REPOSITORY,

@@ -31,19 +31,26 @@ class TimedStore:
 
     async def put(self, key: str, body: bytes) -> None:
         """Store an object now."""
+        self._note(key)
         await self._store.put(key, body)
         self._stored_ms[key] = self._now_ms()
 
     async def put_stream(self, key: str, parts: AsyncIterator[bytes]) -> int:
         """Store an object now."""
+        self._note(key)
         size_bytes = await self._store.put_stream(key, parts)
         self._stored_ms[key] = self._now_ms()
         return size_bytes
 
     async def create(self, key: str, body: bytes) -> None:
         """Store an object now, if its key is free."""
+        self._note(key)
         await self._store.create(key, body)
         self._stored_ms[key] = self._now_ms()
+
+    def _note(self, key: str) -> None:
+        """Note a time for a key that is new: a listing may show it before whoever stores it hears that it stands."""
+        self._stored_ms.setdefault(key, self._now_ms())
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
         """Iterate over the objects, with the test's times."""

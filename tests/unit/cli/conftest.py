@@ -16,6 +16,7 @@ import structlog
 
 from replicad.cli.main import main
 from replicad.observe.logging import configure
+from tests.support.warm import run_warm, warm_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,8 @@ class Running:
 
     def command(self, *arguments: str) -> Ended:
         """Run a command on this database, in a process of its own."""
-        return run_program(arguments[0], *self.flags, *arguments[1:])
+        ended = run_warm((arguments[0], *self.flags, *arguments[1:]), os.environ)
+        return Ended(code=ended.returncode, out=ended.stdout, err=ended.stderr)
 
     def answer(self, *arguments: str) -> dict[str, Any]:
         """Run a command that succeeds; return its JSON."""
@@ -135,6 +137,12 @@ def running(folder: Path, *flags: str) -> Iterator[Running]:
         finally:
             process.kill()
             process.wait(30)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> Iterator[None]:
+    with warm_programs():
+        yield
 
 
 @pytest.fixture(scope="session")

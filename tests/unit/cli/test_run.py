@@ -21,9 +21,18 @@ def _flags(folder: Path) -> tuple[str, ...]:
 def test_the_applications_status_is_passed_on(tmp_path: Path, program: Command) -> None:
     """`run` ends with the application's status, its output on the same streams, its flags its own."""
     script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[2]); c.execute('create table t (n)'); c.commit()"
+    brisk = ("--handover-poll-interval", "400ms", "--handover-timeout", "1500ms")  # no database: the epoch has no end
     for separator in (["--"], []):
         ended = program(
-            *("run", *_flags(tmp_path), *separator, sys.executable, "-c", f"{script}; print('hello'); sys.exit(7)"),
+            *(
+                "run",
+                *_flags(tmp_path),
+                *brisk,
+                *separator,
+                sys.executable,
+                "-c",
+                f"{script}; print('hello'); sys.exit(7)",
+            ),
             *("--json", f"{tmp_path}/{len(separator)}.db"),
         )
         assert ended.code == 7, ended.err

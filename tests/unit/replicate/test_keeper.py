@@ -84,6 +84,16 @@ async def a_day(stage: Stage, clock: TurnedClock, number: int) -> None:
     clock.turn_wall(DAY_SECONDS)
 
 
+async def some_days(stage: Stage) -> TurnedClock:
+    """Begin, and live through eight days of which retention keeps some; return the clock."""
+    clock = turned(stage)
+    stage.flags |= SOME_DAYS
+    await stage.begin()
+    for number in range(2, 10):
+        await a_day(stage, clock, number)
+    return clock
+
+
 # --- when it looks ---------------------------------------------------------------------------------------
 
 
@@ -248,11 +258,7 @@ async def test_a_start_that_somebody_deleted_makes_nothing_orphaned(stage: Stage
 
 async def test_a_mark_that_is_made_during_a_run_is_heeded(stage: Stage) -> None:
     """A state that was preserved behind the listing stays: the plan is made anew before anything more goes."""
-    clock = turned(stage)
-    stage.flags |= SOME_DAYS
-    await stage.begin()
-    for number in range(2, 10):
-        await a_day(stage, clock, number)
+    clock = await some_days(stage)
     pruning = keeper(stage)._pruning
     examined = await pruning.examine(probe=True)
     assert examined.plan.deleted
@@ -268,11 +274,7 @@ async def test_chunks_go_only_while_no_snapshot_is_under_way(stage: Stage) -> No
 
     Seen to fail without the look at the newest snapshot: the plan went on to delete what a snapshot lists by now.
     """
-    clock = turned(stage)
-    stage.flags |= SOME_DAYS
-    await stage.begin()
-    for number in range(2, 10):
-        await a_day(stage, clock, number)
+    await some_days(stage)
     pruning = keeper(stage)._pruning
     examined = await pruning.examine(probe=True)
     assert any(verdict.kind == "chunk" for verdict in examined.plan.deleted)
@@ -293,11 +295,7 @@ async def test_chunks_go_only_while_no_snapshot_is_under_way(stage: Stage) -> No
 
 async def test_whoever_observes_is_told_of_every_deletion(stage: Stage) -> None:
     """What is deleted goes one way, and an observer there learns of all of it."""
-    clock = turned(stage)
-    stage.flags |= SOME_DAYS
-    await stage.begin()
-    for number in range(2, 10):
-        await a_day(stage, clock, number)
+    clock = await some_days(stage)
     notes = Notes(clock.now_ms)
     notes.begin()
     stage.follower.following.removal.observers.append(notes)
