@@ -23,6 +23,9 @@ KEYRING = f"{CLAIMS}keyring"
 PRESERVE = "preserve/"
 """Marks that keep single states from retention."""
 
+PROBES = "probes/"
+"""What a look at the store's abilities or its clock stores for a moment; what a crash leaves may go at any time."""
+
 _EPOCH = r"(?P<epoch>[0-9a-f]{8})"
 _MS = r"(?:0|[1-9][0-9]{0,15})"  # one spelling only: a key that is parsed and formatted again is the same key
 _CLAIM = re.compile(rf"claims/{_EPOCH}\.json")
@@ -35,6 +38,7 @@ _SEGMENT = re.compile(
 )
 _MANIFEST = re.compile(rf"epochs/{_EPOCH}/snapshots/(?P<txid>[0-9a-f]{{16}})-(?P<ms>{_MS})\.json")
 _MARK = re.compile(rf"preserve/(?P<txid>[0-9a-f]{{16}})-{_EPOCH}-(?P<until>{_MS})\.json")
+_PROBE = re.compile(r"probes/(?:clock|(?:doctor-)?[0-9a-f]{16,32})")
 _CHUNK = re.compile(rf"epochs/{_EPOCH}/chunks/(?P<name>[0-9a-f]{{64}})\.zst")
 
 
@@ -191,6 +195,11 @@ def parse_chunk(key: str) -> tuple[Epoch, str] | None:
     """Return (epoch, name) of a chunk key, or None for any other key."""
     match = _CHUNK.fullmatch(key)
     return None if match is None else (Epoch(int(match["epoch"], 16)), match["name"])
+
+
+def is_probe(key: str) -> bool:
+    """Return whether a key is one of those under which a probe is stored."""
+    return _PROBE.fullmatch(key) is not None
 
 
 def _epoch(pattern: re.Pattern[str], key: str) -> Epoch | None:

@@ -10,9 +10,8 @@ from replicad.encryption.keyring import Keyring
 from replicad.encryption.keys import ciphers
 from replicad.encryption.sizes import HEADER_BYTES
 from replicad.errors import ObjectMissing, UsageError
-from replicad.layout import CLAIMS, HANDOVER, KEYRING, claim_key, parse_claim
+from replicad.layout import CLAIMS, HANDOVER, KEYRING, PROBES, claim_key, parse_claim
 from replicad.restore.together import gather_bounded
-from replicad.store.create import PROBES
 from replicad.store.database import stored_objects
 from replicad.store.keyrings import Keyrings, ids_text, read_keyring
 from replicad.store.open import open_store

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from replicad.layout import (
     MarkKey,
+    is_probe,
     parse_ack,
     parse_chunk,
     parse_claim,
@@ -19,7 +20,7 @@ from replicad.layout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from replicad.plan.line import History
     from replicad.plan.listing import ManifestObject
@@ -65,15 +66,20 @@ def marks_among(keys: Iterable[str]) -> list[MarkKey]:
 
 
 def kind_of(key: str) -> str:
-    """Return what an object is, for people and metrics: segment, chunk, snapshot, mark, record, note or foreign."""
-    if parse_segment(key) is not None:
-        return "segment"
-    if parse_chunk(key) is not None:
-        return "chunk"
-    if parse_manifest(key) is not None:
-        return "snapshot"
-    if parse_mark(key) is not None:
-        return "mark"
-    if any(parse(key) is not None for parse in (parse_claim, parse_start, parse_end)):
-        return "record"
-    return "note" if parse_handover(key) is not None or parse_ack(key) is not None else "foreign"
+    """Return what an object is, for people and metrics: one of the kinds below, or foreign."""
+    return next((kind for kind, is_one in _KINDS if is_one(key)), "foreign")
+
+
+def _parses(*parsers: Callable[[str], object]) -> Callable[[str], bool]:
+    return lambda key: any(parse(key) is not None for parse in parsers)
+
+
+_KINDS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("segment", _parses(parse_segment)),
+    ("chunk", _parses(parse_chunk)),
+    ("snapshot", _parses(parse_manifest)),
+    ("mark", _parses(parse_mark)),
+    ("record", _parses(parse_claim, parse_start, parse_end)),
+    ("note", _parses(parse_handover, parse_ack)),
+    ("probe", is_probe),
+)

@@ -5,7 +5,8 @@ Only what replicad itself has stored is ever named here; a key of another form i
 The order is one of stages. Within a stage a store may apply deletions in any order, and a crash may come between any
 two of them; a stage begins when the one before is done:
 
-1. snapshots, and marks that have expired: nothing that stays needs another snapshot than those that stay
+1. snapshots, marks that have expired, and probes that a crash has left: nothing that stays needs another snapshot than
+   those that stay
 2. segments that no way to a promised state goes through
 3. chunks that no snapshot lists which stays: so never before the snapshots that do list them are gone
 4. the ends, and behind them
@@ -20,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicad.layout import end_key, parse_chunk, start_key
+from replicad.layout import end_key, is_probe, parse_chunk, start_key
 from replicad.plan.inventory import kind_of
 from replicad.plan.keeping import Keeping
 from replicad.plan.line import line_of_history
@@ -128,7 +129,7 @@ class _Sorting:
 
     def plan(self, line: Line, expired: AbstractSet[str], in_use: AbstractSet[str]) -> RetentionPlan:
         listing, keeping = self._inventory.history.listing, self._keeping
-        manifests = [*self._going(listing.manifests), *self._marks(expired)]
+        manifests = [*self._going(listing.manifests), *self._marks(expired), *self._probes()]
         segments = list(self._going(listing.segments))
         chunks = list(self._chunks(in_use))
         ends, starts = self._records()
@@ -158,6 +159,13 @@ class _Sorting:
                 yield self._verdict(str(mark), "expired")
             else:
                 self._kept.append(self._verdict(str(mark), "in_force"))
+
+    def _probes(self) -> Iterator[Verdict]:
+        """Yield the probes that nobody can be about to read any more."""
+        least_ms = round(max(self._policy.grace_seconds, LEAST_CHUNK_SECONDS) * 1000)
+        for key, row in self._inventory.rows.items():
+            if is_probe(key) and row.modified_ms <= self._now_ms - least_ms:
+                yield self._verdict(key, "abandoned")
 
     def _chunks(self, in_use: AbstractSet[str]) -> Iterator[Verdict]:
         manifests = [found.name for found in self._inventory.history.listing.manifests]

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from replicad.errors import ClockDiffers
-from replicad.layout import PRESERVE
+from replicad.layout import PRESERVE, PROBES
 from replicad.plan.inventory import kind_of
 from replicad.plan.retention import plan_retention
 from replicad.replicate.removal import BATCH_OBJECTS
 from replicad.restore.inventory import read_inventory
-from replicad.store.create import PROBES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

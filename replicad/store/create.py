@@ -20,6 +20,7 @@ from replicad.errors import (
     StoreRefused,
     StoreUnreachable,
 )
+from replicad.layout import PROBES
 from replicad.observe import events
 from replicad.observe.logging import get_logger
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from replicad.store.protocol import ObjectStore
 
-PROBES = "probes/"
-"""Where the probe writes; what it leaves there after a crash may be deleted at any time."""
 
 _ATTEMPTS = 8
 _MAX_WAIT_SECONDS = 2.0

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from replicad.encryption.sealing import SALT_BYTES, Header, ObjectCipher, decode_header, naming_key
 from replicad.encryption.sizes import HEADER_BYTES, PIECE_BYTES, content_bytes, piece_of, piece_offset
 from replicad.errors import Damaged, KeyNotGiven
-from replicad.layout import HANDOVER, KEYRING
+from replicad.layout import HANDOVER, KEYRING, PROBES
 from replicad.snapshot import ChunkNames
-from replicad.store.create import PROBES
 from replicad.store.keyrings import Keyrings, ids_text, read_keyring
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from replicad.cli.checks.check import Check, fail, ok, skip, warn
 from replicad.cli.checks.encryption import check_encryption
 from replicad.errors import CreateUndecided, ReplicadError, StoreRefused, StoreUnreachable
-from replicad.store.create import PROBES, probe_conditional_writes
+from replicad.layout import PROBES
+from replicad.store.create import probe_conditional_writes
 from replicad.store.database import stored_objects
 from replicad.store.open import open_store
 

@@ -113,6 +113,25 @@ def test_every_object_has_a_reason() -> None:
     }
 
 
+def test_probes_that_a_crash_has_left_go() -> None:
+    """What a start or a look at the clock has stored, and died, goes after the grace period; a young one stays.
+
+    Nor does it make anybody look once more: an idle database comes to rest.
+    """
+    world = KeptWorld()
+    without = plan_retention(world.inventory(), RetentionPolicy(), now_ms=world.now_ms + DAY_MS).next_ms
+    old = ["probes/clock", f"probes/{7:032x}", f"probes/doctor-{7:016x}"]
+    for key in (*old, "probes/of-others"):
+        world.put(key)
+    world.now_ms += DAY_MS
+    world.put(f"probes/{8:032x}")
+    plan = plan_retention(world.inventory(), RetentionPolicy(), now_ms=world.now_ms)
+    assert {(verdict.key, verdict.kind, verdict.reason) for verdict in plan.deleted} == {
+        (key, "probe", "abandoned") for key in old
+    }
+    assert plan.next_ms == without
+
+
 def test_an_idle_database_keeps_its_newest_snapshots() -> None:
     """However old they are, the newest snapshots stay, with the log behind them; and then there is nothing to do."""
     world = KeptWorld()

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from replicad.errors import ConditionalWritesUnsupported, CreateUndecided, ReplicadError, StoreUnreachable
-from replicad.layout import claim_key, parse_start, start_key
+from replicad.layout import PROBES, claim_key, parse_start, start_key
 from replicad.observe.metrics import DatabaseMetrics
 from replicad.ownership.claim import Me
 from replicad.ownership.newcomer import take_over
@@ -23,7 +23,6 @@ from replicad.replicate import protocol
 from replicad.replicate.own import Owned, new_start
 from replicad.replicate.protocol import Driver
 from replicad.replicate.tenure import Intent, Tenure
-from replicad.store.create import PROBES
 from replicad.store.memory import MemoryStore
 from tests.support.faulty_store import Faults, FaultyStore
 from tests.support.virtual_time import LoopClock, with_virtual_time
