@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="everything random comes from it (1)")
     parser.add_argument("--days", type=int, help="so many of the year (365), or of the weeks (24)")
     parser.add_argument("--weeks", action="store_true", help="a small database with a short window, in seconds")
-    parser.add_argument("--commits", type=float, help="so many on a working day (400, or 60)")
+    parser.add_argument("--commits", type=float, help="so many on a working day (400, or 40)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write a document with the tables, as docs/year.md")
     parser.add_argument("--folder", type=Path, help="where disk and bucket are, for as long as it runs (TMPDIR)")

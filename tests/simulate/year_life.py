@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicad.layout import MarkKey
@@ -12,17 +11,17 @@ from replicad.plan.mark import Mark, encode_mark
 from replicad.store.directory import DirectoryStore
 from tests.simulate.year_application import Application, moments
 from tests.simulate.year_checks import Checks
+from tests.simulate.year_months import Months
 from tests.simulate.year_oracle import DAY_MS, DELAY_MS, Broken, Preserved, State, Timeline, snapshot_of
-from tests.simulate.year_plan import Month, Outcome
+from tests.simulate.year_plan import Outcome
 from tests.simulate.year_process import Process, Surroundings
-from tests.simulate.year_store import Bucket, CountedStore, Traffic
+from tests.simulate.year_store import Bucket, CountedStore, Traffic, Witness, kind_of_request
 from tests.simulate.year_time import DAY_SECONDS, HOUR_SECONDS, YearClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from replicad.store.protocol import ObjectStore
     from tests.simulate.year_plan import Plan
 
 _MOST_LOST_MS = 5_000  # of commits, with the disk: sync_interval, and what a boot needs until it sends
@@ -45,7 +44,7 @@ class Year:
         self._timeline = Timeline()
         self._beneath = DirectoryStore(folder / "bucket")
         self._bucket = Bucket(self._clock.now_ms)
-        self._store = _Witness(self._beneath, self._bucket, self._note_put)
+        self._store = Witness(self._beneath, self._bucket, self._note_put)
         checked = CountedStore(self._beneath, self._bucket, Traffic())
         self._checks = Checks(checked, folder, self._timeline, self.outcome, self._dice)
         self._application = Application(self._database, self._dice)
@@ -55,10 +54,8 @@ class Year:
         self._process = Process(self._surroundings)
         self._may_die_at_start = False
         self._disks_lost = 0
-        self._month = Month()
-        self._commits = 0
+        self._months = Months(self._store, self._database)
         self._wal_bytes = 0  # that processes which have ended have read
-        self._counted = _Counted()
 
     # --- the course of it --------------------------------------------------------------------------
 
@@ -75,7 +72,7 @@ class Year:
                     await self._sleep_until(day * DAY_SECONDS + second)
                     await act()
                 await self._sleep_until((day + 1) * DAY_SECONDS)
-                self._month.days += 1
+                self._months.days += 1
                 if ((day + 1) % 30 == 0 and day + 6 < self.plan.days) or day + 1 == self.plan.days:
                     self._close_month()
             if await self._stop():
@@ -182,7 +179,7 @@ class Year:
             image=application.image_digest() if image else None,
         )
         self._timeline.add(state)
-        self._commits += 1
+        self._months.commits += 1
         self._process.watcher.written()
 
     async def _preserve(self) -> None:
@@ -220,13 +217,13 @@ class Year:
         process, with_disk = self._process, self._dice.random() < 0.5
         await process.kill()
         self._application.close()
-        self._wal_bytes += process.metrics.captured_bytes or 0
+        self._wal_bytes += process.wal_bytes
         self._disks_lost += not with_disk
         process.keep_disk() if with_disk else process.lose_disk()
         self.outcome.happened[how] += 1
         self.outcome.happened[f"{how}: the disk is {'the same' if with_disk else 'empty'}"] += 1
         if process.store.at:
-            self.outcome.happened[f"died at {_kind(process.store.at)}"] += 1
+            self.outcome.happened[f"died at {kind_of_request(process.store.at)}"] += 1
 
     async def _stop(self) -> bool:
         """End application and process in order; return False when it died meanwhile, and another one runs."""
@@ -234,7 +231,7 @@ class Year:
         if not await self._process.stop():
             await self._crash("died while it stopped")
             return False
-        self._wal_bytes += self._process.metrics.captured_bytes or 0
+        self._wal_bytes += self._process.wal_bytes
         return True
 
     async def _redeploy(self) -> None:
@@ -297,50 +294,11 @@ class Year:
             self.outcome.happened["a snapshot stored"] += 1
 
     def _close_month(self) -> None:
-        self._bucket.weigh()
-        before, month = self._counted, self._month
-        after = _Counted(
-            traffic=self._store.traffic.copy(),
-            wal_bytes=self._wal_bytes + (self._process.metrics.captured_bytes or 0),
-            byte_ms=self._bucket.byte_ms,
-            commits=self._commits,
-            restores=self._checks.restores,
+        self._months.close(
+            self.outcome, wal_bytes=self._wal_bytes + self._process.wal_bytes, restores=self._checks.restores
         )
-        month.commits, month.restores = after.commits - before.commits, after.restores - before.restores
-        month.traffic = after.traffic.since(before.traffic)
-        month.wal_bytes = after.wal_bytes - before.wal_bytes
-        month.gb_months = (after.byte_ms - before.byte_ms) / 1e9 / (30 * DAY_MS)
-        month.objects, month.stored_bytes = len(self._bucket.sizes), self._bucket.stored_bytes
-        month.database_bytes = self._database.stat().st_size
-        self._counted = after
-        self.outcome.months.append(month)
-        self._month = Month()
-        day = sum(one.days for one in self.outcome.months)
-        self._progress(f"day {day}: {month.commits} commits, {month.restores} restores, {month.stored_bytes} bytes")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Counted:
-    """What was counted up to the end of a month."""
-
-    traffic: Traffic = field(default_factory=Traffic)
-    wal_bytes: int = 0
-    byte_ms: int = 0
-    commits: int = 0
-    restores: int = 0
-
-
-class _Witness(CountedStore):
-    """Tells what was stored."""
-
-    def __init__(self, store: ObjectStore, bucket: Bucket, told: Callable[[str, bytes], None]) -> None:
-        super().__init__(store, bucket, Traffic())
-        self._told = told
-
-    async def put(self, key: str, body: bytes) -> None:
-        """Store an object now."""
-        await super().put(key, body)
-        self._told(key, body)
+        month = self.outcome.months[-1]
+        self._progress(f"{month.commits} commits, {month.restores} restores, {month.stored_bytes} bytes at its end")
 
 
 def _later(what: Callable[[], None]) -> Callable[[], Awaitable[None]]:
@@ -348,10 +306,3 @@ def _later(what: Callable[[], None]) -> Callable[[], Awaitable[None]]:
         what()
 
     return act
-
-
-def _kind(at: str) -> str:
-    verb, _, key = at.partition(" ")
-    folders = ("log", "snapshots", "chunks", "claims", "handover", "probes", "preserve")
-    folder = next((name for name in folders if f"{name}/" in f"{key}/"), key.rpartition("/")[2] or "everything")
-    return f"{verb} {folder}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tests.simulate.year_application import Rhythm
 from tests.simulate.year_oracle import Policy
-from tests.simulate.year_store import Traffic
+
+if TYPE_CHECKING:
+    from tests.simulate.year_store import Traffic
 
 YEAR_SETTINGS = {
     "pitr_window": "7d",
@@ -57,7 +60,7 @@ YEAR = Plan()
 WEEKS = Plan(
     days=24,
     rhythm=Rhythm(
-        commits_a_day=60.0, most_notes=400, notes_at_first=100, import_days=6, import_rows=200,
+        commits_a_day=40.0, most_notes=400, notes_at_first=100, import_days=6, import_rows=200,
         vacuum_days=7, schema_days=9, purge_days=13, holiday=(17, 19),
     ),
     settings=WEEKS_SETTINGS,
@@ -69,19 +72,19 @@ WEEKS = Plan(
 )  # fmt: skip
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Month:
     """What was counted in a month, or in what there is of it."""
 
-    days: int = 0
-    commits: int = 0
-    wal_bytes: int = 0
-    objects: int = 0  # at its end
-    stored_bytes: int = 0  # at its end
-    gb_months: float = 0.0  # of 30 days
-    database_bytes: int = 0  # at its end
-    traffic: Traffic = field(default_factory=Traffic)
-    restores: int = 0  # that were checked
+    days: int
+    commits: int
+    wal_bytes: int
+    objects: int  # at its end
+    stored_bytes: int  # at its end
+    gb_months: float  # of 30 days
+    database_bytes: int  # at its end
+    traffic: Traffic
+    restores: int  # that were checked
 
 
 @dataclass(slots=True, kw_only=True)

@@ -97,6 +97,11 @@ class Process:
         """Whether the database is in place."""
         return self._office.is_booted
 
+    @property
+    def wal_bytes(self) -> int:
+        """What it has read of the WAL."""
+        return self.metrics.captured_bytes or 0
+
     async def start(self) -> bool:
         """Boot and follow; return False when it died meanwhile."""
         booting = asyncio.ensure_future(self._office.boot(may_replace=True, claimed=lambda: None))

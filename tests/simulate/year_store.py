@@ -135,6 +135,19 @@ class CountedStore(TimedStore):
         self.bucket.delete(keys)
 
 
+class Witness(CountedStore):
+    """Tells somebody what was stored: key and body."""
+
+    def __init__(self, store: ObjectStore, bucket: Bucket, told: Callable[[str, bytes], None]) -> None:
+        super().__init__(store, bucket, Traffic())
+        self._told = told
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Store an object now."""
+        await super().put(key, body)
+        self._told(key, body)
+
+
 class MortalStore:
     """The same for one process, which dies at one of its requests: before it, or when it was done and nobody was told.
 
@@ -230,3 +243,11 @@ class MortalStore:
 
     async def close(self) -> None:
         """Leave the store beneath open: others use it."""
+
+
+def kind_of_request(at: str) -> str:
+    """Return verb and folder of a request, as `MortalStore.at` names it."""
+    verb, _, key = at.partition(" ")
+    folders = ("log", "snapshots", "chunks", "claims", "handover", "probes", "preserve")
+    folder = next((name for name in folders if f"{name}/" in f"{key}/"), key.rpartition("/")[2] or "everything")
+    return f"{verb} {folder}"
