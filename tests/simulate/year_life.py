@@ -54,6 +54,7 @@ class Year:
         self._process = Process(self._surroundings)
         self._may_die_at_start = False
         self._disks_lost = 0
+        self._started_ms = 0  # when the process was ready
         self._months = Months(self._store, self._database)
         self._wal_bytes = 0  # that processes which have ended have read
 
@@ -110,7 +111,7 @@ class Year:
             events += self._chores(day)
         events += [(dice.uniform(0, DAY_SECONDS), self._misfortune) for _ in range(self._often(plan.crashes_a_week))]
         events += [(dice.uniform(0, DAY_SECONDS), self._checks.window) for _ in range(plan.checks_a_day)]
-        events.append((12.5 * HOUR_SECONDS, self._checks.nothing_superfluous))
+        events.append((12.5 * HOUR_SECONDS, self._check_superfluous))
         if day % plan.kept_every_days == plan.kept_every_days - 1:
             events.append((13.1 * HOUR_SECONDS, self._checks.kept))
         if day % plan.kept_every_days == 1:
@@ -193,6 +194,12 @@ class Year:
         await self._store.put(str(MarkKey(txid=txid, epoch=epoch, until_ms=until_ms)), encode_mark(mark))
         self._timeline.marks.append(Preserved(txid=txid, until_ms=until_ms, state=self._timeline.states[-1]))
 
+    async def _check_superfluous(self) -> None:
+        """Look for what belongs to nothing; a process that nobody has committed to since its start deletes nothing."""
+        if self._timeline.states[-1].at_ms < self._started_ms:
+            self._checks.superfluous.forgive()
+        await self._checks.nothing_superfluous()
+
     async def _check_newest(self) -> None:
         if await self._process.sync():
             await self._checks.newest()
@@ -209,6 +216,7 @@ class Year:
                 break
             await self._end_at_once("a crash during a start")
             await asyncio.sleep(self._dice.uniform(1, 60))
+        self._started_ms = self._clock.now_ms()
         if not self._application.is_open:
             self._application.open()
 

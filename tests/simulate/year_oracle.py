@@ -162,6 +162,10 @@ class Superfluous:
         self._since_ms: dict[str, int] = {}
         self.log_puts: list[tuple[int, int]] = []  # when so many bytes of log were stored
 
+    def forgive(self) -> None:
+        """Begin to wait anew for what should be gone."""
+        self._since_ms.clear()
+
     def check(self, bucket: Bucket, timeline: Timeline, now_ms: int) -> None:
         """Look at all that is stored.
 
