@@ -198,7 +198,8 @@ class Year:
         """Look for what belongs to nothing; a process that nobody has committed to since its start deletes nothing."""
         if self._timeline.states[-1].at_ms < self._started_ms:
             self._checks.superfluous.forgive()
-        await self._checks.nothing_superfluous()
+        else:
+            await self._checks.nothing_superfluous()
 
     async def _check_newest(self) -> None:
         if await self._process.sync():

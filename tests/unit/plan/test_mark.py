@@ -62,7 +62,7 @@ def test_the_format_names_every_field() -> None:
         (f"epochs/00000001/chunks/{'0' * 64}.zst", "chunk"),
         ("preserve/0000000000000001-00000001-3.json", "mark"),
         ("preserve/notes.txt", "foreign"),
-        ("probes/clock", "foreign"),
+        ("probes/clock", "probe"),
     ],
 )
 def test_kinds(key: str, kind: str) -> None:
