@@ -134,14 +134,13 @@ class Timeline:
                 found.append((before[-1], mark))
         return found
 
-    def window_base(self, policy: Policy, now_ms: int) -> Snapshot | None:
+    def window_base(self, policy: Policy, now_ms: int, stored: Sequence[Snapshot] | None = None) -> Snapshot | None:
         """Return the snapshot that the window rests on: the newest before it, or the oldest of the last few."""
-        before = [one for one in self.snapshots if max(one.ms, one.stored_ms) <= now_ms - policy.window_days * DAY_MS]
+        snapshots = self.snapshots if stored is None else stored
+        before = [one for one in snapshots if max(one.ms, one.stored_ms) <= now_ms - policy.window_days * DAY_MS]
         if not before:
             return None
-        return min(
-            before[-1], self.snapshots[-min(policy.min_snapshots, len(self.snapshots))], key=lambda one: one.txid
-        )
+        return min(before[-1], snapshots[-min(policy.min_snapshots, len(snapshots))], key=lambda one: one.txid)
 
 
 def snapshot_of(key: str, body: bytes, now_ms: int) -> Snapshot | None:
@@ -185,12 +184,12 @@ class Superfluous:
     def bound(self, timeline: Timeline, now_ms: int) -> int:
         """Return how much may be stored: a whole database for each snapshot that is due, and the log of the window."""
         patience_ms = round((self._policy.grace_days + self._policy.look_days + 1.0) * DAY_MS)
-        base = timeline.window_base(self._policy, now_ms - patience_ms)
+        then = [one for one in timeline.snapshots if one.stored_ms <= now_ms - patience_ms]
+        base = timeline.window_base(self._policy, now_ms - patience_ms, then)
         since_ms = base.ms if base else 0
         kept = {one.key: one for one in timeline.snapshots if one.ms >= since_ms}
-        for end in range(len(timeline.snapshots)):
-            if timeline.snapshots[end].stored_ms >= now_ms - patience_ms:
-                kept |= timeline.promised(self._policy, timeline.snapshots[: end + 1])
+        for end in range(len(then), len(timeline.snapshots)):  # what the rules have promised at any time since then
+            kept |= timeline.promised(self._policy, timeline.snapshots[:end])
         kept |= timeline.promised(self._policy)
         log_bytes = sum(size for ms, size in self.log_puts if ms >= since_ms)
         for one, mark in timeline.preserving(now_ms - patience_ms):
