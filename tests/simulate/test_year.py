@@ -1,7 +1,7 @@
 """Over a year of commits, crashes, roll-ups and retention, every instant that was promised can be restored.
 
 Here some weeks of a small database; `make soak` lives through a year of a larger one, as does
-`python -m tests.simulate.year`, whose tables stand in docs/year.md. A simulation that cannot fail proves nothing: what
+`python -m tests.simulate.year`, which prints tables. A simulation that cannot fail proves nothing: what
 the product does is broken in one way after the other, and must be found out.
 """
 
