@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 3
 
-.PHONY: demo test lint format soak bench bench-bounds bench-peers bench-quick docs clean
+.PHONY: demo test lint format soak year bench bench-bounds bench-peers bench-quick docs clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("replicad needs Python 3.11 or newer, found " + sys.version) if sys.version_info < (3, 11) else 0'
@@ -31,6 +31,9 @@ format: $(STAMP)
 
 soak: $(STAMP)
 	REPLICAD_SOAK=1 $(BIN)/python -m pytest -m soak -n 0 -v -s --timeout 7200
+
+year: $(STAMP)
+	$(BIN)/python -m tests.simulate.year --output docs/year.md
 
 bench: bench-bounds bench-peers
 

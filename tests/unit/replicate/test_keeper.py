@@ -20,7 +20,7 @@ from replicad.errors import (
 )
 from replicad.layout import claim_key, parse_manifest, parse_mark, parse_segment, start_key
 from replicad.plan.mark import decode_mark
-from replicad.plan.target import AtTime, AtTXID
+from replicad.plan.target import AtTime, AtTXID, Latest
 from replicad.position import TXID, Epoch
 from replicad.replicate.notes import Marked, Notes
 from replicad.restore.request import RestoreRequest
@@ -407,6 +407,33 @@ async def test_a_database_that_shrinks_by_a_commit_is_not_marked(stage: Stage) -
     put_another_in_place(stage, stage.path.with_name("other"))
     await stage.until("resynchronised")
     assert not stage.found("state_preserved")
+
+
+@pytest.mark.parametrize("disk", ["the same", "lost"])
+async def test_a_snapshot_of_an_epoch_without_commits_bears_the_line(stage: Stage, disk: str) -> None:
+    """The owner that took it may have deleted what stood before it: whoever comes next goes on from that snapshot.
+
+    Seen to fail when the next owner went on from the end of the epoch before: its snapshots were gone, and nothing that
+    was committed and reported durable could be restored until the next one was taken.
+    """
+    await stage.begin()
+    await stage.follower.snapshot("command")
+    stage.insert(2)
+    await stage.sync()
+    await stage.stop()
+    await stage.start()
+    txid = (await stage.follower.snapshot("command")).txid
+    snapshots = [key for key in map(parse_manifest, await stage.objects()) if key is not None]
+    assert {key.epoch for key in snapshots if key.txid == txid} == {2}
+    await stage.store.delete([str(key) for key in snapshots if key.epoch == 1])  # then the owner dies
+    await stage.stop()
+    if disk == "lost":
+        stage.lose_disk()
+    await stage.start()
+    stage.insert(3)
+    assert await stage.sync() == txid + 1
+    assert await check(stage, stage.path.with_name("r.db"), Latest()) == [0, 1, 2, 3]
+    assert stage.metrics.orphaned_transactions == 0
 
 
 # --- weeks -------------------------------------------------------------------------------------------------
