@@ -49,6 +49,11 @@ class DaemonUnreachable(ReplicadError):
     socket of the one that runs with --control-socket."""
 
 
+class DaemonAbsent(DaemonUnreachable):
+    """No replicad runs at the control socket {path} ({found}). Start `replicad run`, or give the socket of the
+    one that runs with --control-socket."""
+
+
 class NotReady(ReplicadError):
     """{what} was not ready within {timeout_seconds:g} s: {found}. {hint}"""
 

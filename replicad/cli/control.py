@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from replicad import errors
-from replicad.errors import DaemonUnreachable, ReplicadError
+from replicad.errors import DaemonAbsent, DaemonUnreachable, ReplicadError
 from replicad.observe.sockets import check_path
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ async def ask(
         timeout_seconds: for the whole of it.
 
     Raises:
-        DaemonUnreachable: nobody listens, or nobody answers in time.
+        DaemonAbsent: nobody listens.
+        DaemonUnreachable: nobody answers in time.
         UsageError: the path is too long for a socket.
     """
     check_path(socket)
@@ -41,6 +42,8 @@ async def ask(
             return await _exchange(socket, path, method)
     except TimeoutError as error:
         raise DaemonUnreachable(path=socket, found=f"no answer within {timeout_seconds:g} s") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise DaemonAbsent(path=socket, found=error.strerror) from error
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
         found = getattr(error, "strerror", None) or "the connection was closed in the middle of an answer"
         raise DaemonUnreachable(path=socket, found=found) from error

@@ -12,7 +12,7 @@ from replicad.cli.flags import command
 from replicad.cli.output import columns, size
 from replicad.cli.timeout import DURATION
 from replicad.config import Section
-from replicad.errors import DaemonUnreachable, OwnedByAnother
+from replicad.errors import DaemonAbsent, OwnedByAnother
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ async def _delete(invocation: Invocation, *, force: bool, limit: int, timeout_se
     if socket is not None:
         try:
             answer = await demand(socket, f"/prune?limit={limit}", method="POST", timeout_seconds=timeout_seconds)
-        except DaemonUnreachable:
+        except DaemonAbsent:  # one that does not answer may be about to write
             pass
         else:
             return {"deleted": True, "source": "running replicad", "databases": answer["databases"]}

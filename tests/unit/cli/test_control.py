@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.cli.control import ask, demand
-from replicad.errors import DaemonUnreachable, NotReady, ReplicadError, StoreUnreachable, UsageError
+from replicad.errors import DaemonAbsent, DaemonUnreachable, NotReady, ReplicadError, StoreUnreachable, UsageError
 from replicad.observe.http import HttpServer
 from replicad.observe.metrics import Metrics
 
@@ -100,8 +100,8 @@ async def test_an_error_of_no_known_class(path: Path, answers: Answers) -> None:
 
 
 async def test_nobody_listens(path: Path) -> None:
-    """A missing socket is DaemonUnreachable, which says where and why."""
-    with pytest.raises(DaemonUnreachable, match="No such file") as raised:
+    """A missing socket is DaemonAbsent, which says where and why."""
+    with pytest.raises(DaemonAbsent, match="No such file") as raised:
         await ask(path, "/status")
     assert str(path) in str(raised.value)
 
@@ -144,8 +144,9 @@ async def test_what_answers_is_no_daemon(
             writer.close()
 
     async with await asyncio.start_unix_server(serve, path):
-        with pytest.raises(DaemonUnreachable, match=found):
+        with pytest.raises(DaemonUnreachable, match=found) as raised:
             await ask(path, "/status", timeout_seconds=0.2 if behave is _silent else 5)
+        assert not isinstance(raised.value, DaemonAbsent)
         for connection in connections:
             connection.cancel()
         await asyncio.gather(*connections, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -78,6 +79,24 @@ def test_the_owner_has_not_ended(replica: tuple[str, ...], tmp_path: Path, repli
     assert "has not ended" in ended.err
     assert names(tmp_path) == before
     assert answer(replicad, "prune", *replica, *AT_ONCE, "--confirm", "--force")["databases"][0]["delete"]
+
+
+def test_one_that_does_not_answer_is_not_gone(
+    replica: tuple[str, ...], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, replicad: Command
+) -> None:
+    """Beside a replicad that is there, however busy, nothing is deleted from here, not even by force.
+
+    Seen to fail while no answer in time was taken for nobody there.
+    """
+    before = names(tmp_path)
+    path = tmp_path_factory.mktemp("s") / "s"
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(path))
+        busy.listen()
+        arguments = ("--confirm", "--force", "--timeout", "200ms", "--control-socket", str(path))
+        ended = replicad("prune", *replica, *AT_ONCE, *arguments)
+    assert (ended.code, names(tmp_path)) == (1, before)
+    assert "no answer within 0.2 s" in ended.err
 
 
 def test_a_running_one_is_asked(tmp_path_factory: pytest.TempPathFactory) -> None:
