@@ -11,6 +11,7 @@ tells of damage are the names compared, in another attempt, to find out where.
 from __future__ import annotations
 
 import asyncio
+import mmap
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -130,7 +131,8 @@ class Chunks:
         """Return this thread's room for a chunk."""
         found: memoryview | None = getattr(self._buffers, "view", None)
         if found is None:
-            found = self._buffers.view = memoryview(bytearray(self._chunk_bytes))
+            # not a bytearray: what is written past the page cache begins at a page of memory
+            found = self._buffers.view = memoryview(mmap.mmap(-1, self._chunk_bytes))
         return found
 
     def _write(self, raw: memoryview, numbers: list[int]) -> None:
@@ -139,12 +141,40 @@ class Chunks:
         if _is_zeros(raw):
             return  # the file is made of zeros already: a hole costs neither time nor room
         pages = self._manifest.chunk_pages
+        if len(numbers) == 1 and self._write_whole(numbers[0] * pages, raw):
+            return
         for number in numbers:
             first = number * pages
             runs = list(self._workshop.settled.runs(first, pages))
             self._workshop.image.write_runs(first, raw, runs)
             whole = self._workshop.proof.take(first, pages, runs)
             self._workshop.image.finished([(first, pages)] if whole else runs)
+
+    def _write_whole(self, first: int, raw: memoryview) -> bool:
+        """Write a chunk in one go, with the pages that are in their place already put in between; False: not this one.
+
+        Those that are settled and not written yet may be written at any moment, and must not be written over.
+        """
+        image, proof, settled, size = (
+            self._workshop.image,
+            self._workshop.proof,
+            self._workshop.settled,
+            self._manifest.page_size,
+        )
+        stop = first + len(raw) // size
+        if not image.is_direct or raw.readonly or stop > settled.bound:
+            return False
+        begin = first
+        for index, count in (*settled.runs(first, stop - first), (stop, 0)):
+            if begin < index:
+                if not proof.are_written(begin, index - begin):
+                    return False
+                image.read(begin * size, raw[(begin - first) * size : (index - first) * size])
+            begin = index + count
+        if not image.write_whole(first, raw):
+            return False
+        proof.take_whole(first, raw)
+        return True
 
     def _answer(self, raw: memoryview, numbers: list[int]) -> None:
         size = self._manifest.page_size

@@ -4,9 +4,11 @@ It is made at its full size at once, so that the pages nobody writes (the lock p
 database skipped) are zeros. Threads write disjoint parts of it at the same time; now and then one of them
 stays behind to see that the disk gets to work, which would otherwise begin when the last byte has come.
 
-What is finished then leaves the page cache. So a restore takes a few dozen MiB of it, the same ones again and again,
-and not as many as the database has: in a virtual machine, memory that is touched for the first time costs ten times
-what writing into it does, and in a small container the application is pushed out of it.
+Of a large database, chunks go past the page cache where the file system can do that (`write_whole`): copying a GiB
+through it takes as much of the processor as unpacking it. Whatever else is written leaves the page cache as soon as it
+is finished. So a restore takes a few dozen MiB of it, the same ones again and again, and not as many as the database
+has: in a virtual machine, memory that is touched for the first time costs ten times what writing into it does, and in a
+small container the application is pushed out of it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ _IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FLUSH_BYTES = 32 << 20  # written between two of these visits to the disk
 _LONG_BYTES = 64 << 10  # in one go: shorter writes are scattered, and the disk has less to do when it sees them all
+_DIRECT_BYTES = 64 << 20  # what is smaller stays in the page cache, for the application's first queries
+_ALIGNMENT_BYTES = 4096  # of the place, the length and the memory of a write past the page cache
 _NEW_MODE = 0o644  # less the umask: what SQLite gives a new database
 
 
@@ -51,6 +55,7 @@ class Image:
         self.size_bytes = size_bytes
         self.page_size = page_size
         self._descriptor = -1
+        self._direct = -1  # the same file, past the page cache; -1: that is not possible, or not worth it
         self._unflushed_bytes = 0  # set back without a lock: it only says about when
         # Writes to one file take turns in the kernel anyway; threads that queue here, once for many small writes, do
         # not hand Python's own lock to and fro with each of them (a third of the time of a scattered restore).
@@ -71,6 +76,9 @@ class Image:
         with self._problems("created"):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
             os.ftruncate(self._descriptor, self.size_bytes)
+        if self.size_bytes >= _DIRECT_BYTES and hasattr(os, "O_DIRECT"):
+            with suppress(OSError):  # a file system that cannot: everything goes through the page cache
+                self._direct = os.open(self.path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
 
     def adopt(self, descriptor: int) -> None:
         """Take a database that stands already instead of a new file, and make it as long as this image.
@@ -109,6 +117,43 @@ class Image:
             for index, count in runs:
                 self._write(index * size, [view[(index - first) * size : (index - first + count) * size]])
         self._flush()
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether `write_whole` may do something."""
+        return self._direct >= 0
+
+    def write_whole(self, first: int, images: memoryview) -> bool:
+        """Write page images in a row past the page cache, and look whether both ends of them are where they should be.
+
+        What the page cache holds of these pages, written earlier, is written over.
+
+        Args:
+            first: index of the first page, 0-based.
+            images: page images, in memory that begins at a page of it.
+
+        Returns:
+            False when this cannot be done here; it has to be written otherwise then, and nothing is lost.
+
+        Raises:
+            NoSpace: the disk is full.
+            FileUnusable: it cannot be written for another reason, or the disk does not give back what was written.
+        """
+        offset, length = first * self.page_size, len(images)
+        if self._direct < 0 or offset % _ALIGNMENT_BYTES or length % _ALIGNMENT_BYTES:
+            return False
+        with self._problems("written"):
+            try:
+                written = os.pwrite(self._direct, images, offset)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # a disk with larger blocks
+                    return False
+                raise
+            if written < length:
+                self._write_rest(offset + written, bytes(images[written:]))
+        for at in (0, length - self.page_size):
+            self._must_hold(offset + at, images[at : at + self.page_size])
+        return True
 
     def write_frames(self, frames: Frames, block: bytes | memoryview, first_frame: int) -> None:
         """Write the frames of a block; `first_frame` is the number of the block's first one.
@@ -165,9 +210,10 @@ class Image:
 
     def close(self) -> None:
         """Close the file; it stays where it is. Safe to repeat."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        opened, self._descriptor, self._direct = (self._descriptor, self._direct), -1, -1
+        for descriptor in opened:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def remove(self) -> None:
         """Close and remove the file, to give its room to another attempt."""
@@ -197,6 +243,16 @@ class Image:
                         os.posix_fadvise(self._descriptor, offset, n_bytes, os.POSIX_FADV_DONTNEED)
             finally:
                 self._flushing.release()
+
+    def _must_hold(self, offset: int, expected: memoryview) -> None:
+        found = bytearray(len(expected))
+        if self.read(offset, found) != len(found) or found != expected:
+            raise FileUnusable(
+                path=self.path,
+                operation="read back",
+                found=f"other bytes at {offset} than were written there",
+                hint="Check the disk: it does not keep what is written to it.",
+            )
 
     def _write_rest(self, offset: int, rest: bytes) -> None:
         while rest:

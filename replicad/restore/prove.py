@@ -1,8 +1,10 @@
 """The proof that what stands in the file is what stood in the source, and no less: nothing else puts it in place.
 
-Every page is read back from the file and hashed; the checksum of the whole has to be the one that was recorded
-when the transaction was captured. The checksum does not depend on the order, so a chunk is read back as soon as it
-is written: it is still in the processor's cache, and there is nothing to wait for while the rest is on its way.
+Every page is hashed, with the number of the place it stands at; the checksum of the whole has to be the one that was
+recorded when the transaction was captured. A page is read back from the file for it; but for those that go to the disk
+past the page cache, a chunk in one write: they are hashed in the very memory that is written, and both ends of the
+chunk are read back from the disk. The checksum does not depend on the order, so this is done as soon as a chunk is
+written: it is still in the processor's cache, and there is nothing to wait for while the rest is on its way.
 SQLite's own checks are for those who want to know whether the source itself was sound.
 """
 
@@ -64,7 +66,7 @@ async def interruptible(threads: Threads, function: Callable[[threading.Event], 
 
 
 class Proof:
-    """The checksum of the state in a file, from the file. Each page counts once, whenever it is read back.
+    """The checksum of the state in a file. Each page counts once, whenever it is read back.
 
     All methods block; threads may call them at the same time for different pages.
 
@@ -106,6 +108,17 @@ class Proof:
         for pgno in pgnos:
             if pages[pgno - 1] == _UNWRITTEN:
                 pages[pgno - 1] = _WRITTEN
+
+    def are_written(self, first: int, count: int) -> bool:
+        """Return whether all of the pages in a row, from index `first` (0-based), are written and not read back yet."""
+        return self._pages.count(_WRITTEN, first, first + count) == count
+
+    def take_whole(self, first: int, images: memoryview) -> None:
+        """Count pages in a row, from index `first` (0-based), whose images were written from this very memory."""
+        size = self._image.page_size
+        count = len(images) // size
+        self._add(range(first + 1, first + count + 1), [images[at : at + size] for at in range(0, len(images), size)])
+        self._pages[first : first + count] = _COUNTED_MARK * count
 
     def take(self, first: int, count: int, runs: Iterable[tuple[int, int]]) -> bool:
         """Read back what is written among the `count` pages from index `first` (0-based).

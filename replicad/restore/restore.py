@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from replicad.errors import ProofFailed, ReplicadError
+from replicad.host.allocator import give_back_free_memory
 from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
 from replicad.observe import events
@@ -263,6 +264,8 @@ class _Restore:
         try:
             async with task_group() as group:
                 await chain.apply(group)
+                if prepared.plan.segments:
+                    await self._threads.run(give_back_free_memory)
                 await chunks.apply(group)
             await referring.unpack(prepared.plan.manifest.name)
         finally:
