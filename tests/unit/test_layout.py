@@ -168,7 +168,8 @@ def test_kinds_are_told_by_the_key() -> None:
     for key, (parsed, _) in KEYS.items():
         assert kind_of(key) == names.get(parsed, parsed)
     assert kind_of(layout.KEYRING) is ObjectKind.KEYRING
-    for key in ("", "claims/", "probes/clock", "preserve/notes.txt", "epochs/0000002a/README"):
+    assert kind_of("probes/clock") is ObjectKind.PROBE
+    for key in ("", "claims/", "probes/notes.txt", "preserve/notes.txt", "epochs/0000002a/README"):
         assert kind_of(key) is ObjectKind.FOREIGN
 
 
