@@ -70,7 +70,7 @@ def test_without_a_running_one(tmp_path: Path, replicad: Command, command: str) 
     assert f"{tmp_path}/app.db-replicad.sock" in ended.err
     assert "Start `replicad run`" in ended.err
     error = json.loads(replicad(command, "--database", str(tmp_path / "app.db"), "--json").err)
-    assert (error["error"], error["exit_code"]) == ("DaemonUnreachable", 1)
+    assert (error["error"], error["exit_code"]) == ("DaemonAbsent", 1)
 
 
 @pytest.mark.parametrize("command", ["sync", "snapshot", "status", "wait"])
