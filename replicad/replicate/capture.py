@@ -217,13 +217,11 @@ class Capture:
     def pin_state(self, *, skip: bool) -> Pinned | None:
         """Hold the state at the position still; None when writers would not pause for it.
 
-        `skip` forgets what was read up to then: see `skip_ahead`.
+        `skip` forgets what was read up to then: see `_skip_ahead`.
         """
-        if skip:
-            self.skip_ahead()
         pin = self.source.open_pin()
         try:
-            index = self.pin_here(pin)
+            index = self._pin_here(pin, skip=skip)
             if index is not None:
                 self._references.forbid()  # a restore from here does not know the state in front of the open segment
                 return Pinned(
@@ -241,11 +239,11 @@ class Capture:
         self.source.close_pin(pin)
         return None
 
-    def skip_ahead(self) -> None:
+    def _skip_ahead(self) -> None:
         """Read to the end and forget the transactions, but for the state that they have made; the pin follows.
 
         For a snapshot that is owed: no transaction in front of it can be restored, so none needs room in memory,
-        which would be full long before a busy application paused.
+        which would be full long before a busy application paused, and again while a busy machine lets us wait.
         """
         while True:
             reached = self.read()
@@ -312,15 +310,17 @@ class Capture:
             self.source.release_previous()
         return reached is Reached.END
 
-    def pin_here(self, pin: apsw.Connection) -> Index | None:
+    def _pin_here(self, pin: apsw.Connection, *, skip: bool) -> Index | None:
         """Begin a further pin that sees exactly the state at the position; None when it could not be had now."""
         for _ in range(_OPTIMISTIC_ATTEMPTS):
-            if (index := self._try_pin(pin)) is not None:
+            if (index := self._try_pin(pin, skip=skip)) is not None:
                 return index
         with self.source.write_lock(timeout_seconds=LOCK_TIMEOUT_SECONDS) as locked:
-            return self._try_pin(pin) if locked else None
+            return self._try_pin(pin, skip=skip) if locked else None
 
-    def _try_pin(self, pin: apsw.Connection) -> Index | None:
+    def _try_pin(self, pin: apsw.Connection, *, skip: bool) -> Index | None:
+        if skip:
+            self._skip_ahead()
         if self.read() is not Reached.END:
             return None
         begin_read(pin)
@@ -373,7 +373,7 @@ class Capture:
         pages_before = (self.table.pages, *sizes[:-1])
         if any(map(lt, sizes, pages_before)):
             for pages, before in zip(sizes, pages_before, strict=True):
-                self.written.add(range(pages + 1, before + 1))
+                self.written.cut(pages, before)
         checksums, first_hashes = self.table.write_transactions(pgnos, images, commit_pages)
         for first_hash in first_hashes:
             self._first_pages.commit(first_hash)
