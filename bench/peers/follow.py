@@ -10,22 +10,20 @@ two looks is lost to it. No page is told apart from another, nothing is hashed, 
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
-import struct
 import sys
 import time
 from pathlib import Path
 
+from bench.peers.wal_index import WALIndex
 from replicad import zstd
 from replicad.store.open import open_store
+from replicad.wal import frame_offset
 
 _LOOK_SECONDS = 0.002
 _SEND_SECONDS = 1.0
 _PIECE_BYTES = 1 << 20
-_LEVEL = 3  # replicad's default
-_WAL_HEAD_BYTES, _FRAME_HEAD_BYTES = 32, 24
-_INDEX = struct.Struct("=16xIII4x8s")  # last frame, pages, checksum, salts: from the beginning of the -shm file
+_LEVEL = 1  # of zstd: replicad's default
 
 
 class Reader:
@@ -35,20 +33,19 @@ class Reader:
         while not Path(f"{database}-shm").exists():
             time.sleep(_LOOK_SECONDS)
         self._wal = os.open(f"{database}-wal", os.O_RDONLY)
-        index = os.open(f"{database}-shm", os.O_RDONLY)
-        self._index = mmap.mmap(index, 4096, prot=mmap.PROT_READ)
-        self._frame_bytes = page_size + _FRAME_HEAD_BYTES
+        self._index = WALIndex(database)
+        self._page_size = page_size
         self._salts, self._frame = b"", 0
         self._unpacked = bytearray()
 
     def step(self) -> bytes:
         """Return what can be packed by now, packed."""
-        last, _, _, salts = _INDEX.unpack_from(self._index)
+        last, salts = self._index.look()
         if salts != self._salts:
             self._salts, self._frame = salts, 0
         if last > self._frame:
-            offset = _WAL_HEAD_BYTES + self._frame * self._frame_bytes
-            self._unpacked += os.pread(self._wal, (last - self._frame) * self._frame_bytes, offset)
+            begin, end = (frame_offset(frame + 1, self._page_size) for frame in (self._frame, last))
+            self._unpacked += os.pread(self._wal, end - begin, begin)
             self._frame = last
         if len(self._unpacked) < _PIECE_BYTES:
             return b""

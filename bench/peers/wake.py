@@ -10,23 +10,22 @@ proof, and nothing else to do. It does not keep a core busy in between, as nobod
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
-import struct
 import sys
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from bench.peers.wal_index import WALIndex
 from replicad import zstd
 from replicad.store.s3_signature import Credentials, signed_headers
+from replicad.wal import frame_offset
 
 _IN_MODIFY = 2
 _EVENTS_BYTES = 4096
-_WAL_HEAD_BYTES, _FRAME_BYTES = 32, 4096 + 24
-_LAST_FRAME = struct.Struct("=16xI")  # from the beginning of the -shm file
-_LEVEL = 3
+_PAGE_SIZE = 4096
+_LEVEL = 1  # of zstd: replicad's default
 _CREDENTIALS = Credentials(access_key_id="limit", secret_access_key="limit")  # noqa: S106 - nobody checks it
 
 
@@ -36,16 +35,17 @@ def main() -> None:
     libc = ctypes.CDLL(None)
     notices = libc.inotify_init()
     wal = os.open(f"{database}-wal", os.O_RDONLY)
-    index = mmap.mmap(os.open(f"{database}-shm", os.O_RDONLY), 4096, prot=mmap.PROT_READ)
+    index = WALIndex(database)
     libc.inotify_add_watch(notices, os.fsencode(f"{database}-wal"), _IN_MODIFY)
     connection = HTTPConnection(host)
-    (seen,) = _LAST_FRAME.unpack_from(index)
+    seen, _ = index.look()
     while True:
         os.read(notices, _EVENTS_BYTES)
-        while (last := _LAST_FRAME.unpack_from(index)[0]) == seen:
+        while (last := index.look()[0]) == seen:
             pass
         seen = min(seen, last)
-        body = zstd.compress(os.pread(wal, (last - seen) * _FRAME_BYTES, _WAL_HEAD_BYTES + seen * _FRAME_BYTES), _LEVEL)
+        begin, end = (frame_offset(frame + 1, _PAGE_SIZE) for frame in (seen, last))
+        body = zstd.compress(os.pread(wal, end - begin, begin), _LEVEL)
         seen, now = last, datetime.now(UTC)
         headers = signed_headers(_CREDENTIALS, region="us-east-1", host=host, path="/wake", query="", now=now)
         connection.request("PUT", "/wake", body, headers)
