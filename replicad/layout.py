@@ -96,6 +96,11 @@ def log_prefix(epoch: Epoch) -> str:
     return f"{epoch_prefix(epoch)}log/"
 
 
+def log_begin(epoch: Epoch, first: TXID) -> str:
+    """Return the lowest key, in order of bytes, of what begins with a transaction in the epoch's log."""
+    return f"{log_prefix(epoch)}{first:016x}"
+
+
 def snapshots_prefix(epoch: Epoch) -> str:
     """Return the folder of the epoch's snapshot manifests."""
     return f"{epoch_prefix(epoch)}snapshots/"

@@ -9,19 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, NewerFormat, ObjectMissing
-from replicad.layout import CLAIMS, log_prefix, parse_claim, parse_segment
+from replicad.layout import CLAIMS, log_begin, parse_claim
 from replicad.mirror.sameness import other_history
 from replicad.plan.line import LineSegment
-from replicad.plan.listing import SegmentObject
+from replicad.plan.listing import read_listing
 from replicad.plan.rollup import covers
 from replicad.restore.fetch import Fetch
-from replicad.restore.rollups import open_rollup
+from replicad.restore.rollups import list_log, open_rollup
 
 if TYPE_CHECKING:
     from replicad.host.threads import Threads
     from replicad.mirror.side import Side
-
-_DELETIONS = 1_000  # in one request
+    from replicad.plan.listing import SegmentObject
 
 
 async def refuse_if_gone_on(source: Side, there: Side) -> None:
@@ -43,15 +42,9 @@ async def delete_replaced(there: Side, rollup: SegmentObject, threads: Threads) 
     Raises:
         ReplicadError: the store failed.
     """
-    key, folder = rollup.key, log_prefix(rollup.key.epoch)
-    end = f"{folder}{key.last + 1:016x}"
-    listed: list[SegmentObject] = []
-    async for row in there.read.list(folder, after=f"{folder}{key.first:016x}"):
-        if row.key >= end:
-            break
-        parsed = parse_segment(row.key)
-        if parsed is not None:
-            listed.append(SegmentObject(key=parsed, size_bytes=row.size_bytes))
+    key = rollup.key
+    rows = list_log(there.read, key.epoch, after=log_begin(key.epoch, key.first), last=key.last)
+    listed = read_listing([(row.key, row.size_bytes) async for row in rows]).segments
     if rollup not in listed:
         return None
     try:  # it is what is left of them: never believed without a look
@@ -59,6 +52,5 @@ async def delete_replaced(there: Side, rollup: SegmentObject, threads: Threads) 
     except (Damaged, NewerFormat, ObjectMissing):
         return None
     superfluous = [found.name for found in listed if covers(rollup, found)]
-    for first in range(0, len(superfluous), _DELETIONS):
-        await there.stored.delete(superfluous[first : first + _DELETIONS])
+    await there.stored.delete(superfluous)
     return len(superfluous)

@@ -15,6 +15,7 @@ from replicad.mirror.keyrings import bring_keyring
 from replicad.mirror.proven import check, chunk_pieces, rollup_pieces, segment_pieces
 from replicad.mirror.sameness import other_history
 from replicad.restore.fetch import Fetch
+from replicad.restore.verify_object import check_size
 from replicad.snapshot import PLAIN_NAMES
 from replicad.store.create import create_settled
 
@@ -92,7 +93,7 @@ class Sender:
         for is_last in (False, True):
             body = await self._fetch.read(key)
             try:
-                _must_have(key, size_bytes, body)
+                check_size(key, size_bytes, body)
                 content = await self._source.sealed.opened(key, body)
                 names = await self._contents.chunk_names()
                 await self._threads.run(_checked, key, len(content), names, content)
@@ -168,7 +169,7 @@ class Sender:
         for start in range(0, size_bytes, PIECE_BYTES):
             stop = min(size_bytes, start + PIECE_BYTES)
             piece = await fetch.read(key, start=start, stop=stop)
-            _must_have(key, stop - start, piece)
+            check_size(key, stop - start, piece)
             yield piece
 
 
@@ -182,14 +183,9 @@ def _proven_pieces(fetch: Fetch, key: str, size_bytes: int, names: ChunkNames) -
 
 
 def _checked(key: str, size_bytes: int, names: ChunkNames, body: bytes) -> bytes:
-    _must_have(key, size_bytes, body)
+    check_size(key, size_bytes, body)
     try:
         check(key, body, names=names)
     except NewerFormat:
         return body  # its keys are the same as ever; what is in it will be read by whoever wrote it
     return body
-
-
-def _must_have(key: str, size_bytes: int, body: bytes) -> None:
-    if len(body) != size_bytes:
-        raise Damaged(what=key, where="size", expected=f"{size_bytes} bytes, as listed", found=len(body))

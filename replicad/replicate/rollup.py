@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, ObjectMissing, StoreRefused
-from replicad.layout import log_prefix
+from replicad.layout import log_begin
 from replicad.observe import events
 from replicad.plan.line import LineSegment, line_of_history
 from replicad.plan.listing import SegmentObject, read_listing
@@ -27,7 +27,7 @@ from replicad.position import TXID
 from replicad.replicate.sources import Unfit, put_together, read_source
 from replicad.restore.fetch import Fetch
 from replicad.restore.history import read_history
-from replicad.restore.rollups import open_rollup
+from replicad.restore.rollups import list_log, open_rollup
 from replicad.restore.together import gather_bounded
 
 if TYPE_CHECKING:
@@ -134,12 +134,9 @@ class RollingUp:
         self._waiting = add(self._waiting, _segments(rows), cuts)
 
     async def _list(self, epoch: Epoch, *, after: str = "", last: TXID | None = None) -> list[StoredObject]:
-        """List the log of an epoch behind a key, as far as its objects begin no later than with a transaction."""
+        """List the log of an epoch, as `list_log` does; note how far the store's clock has gone."""
         rows: list[StoredObject] = []
-        end = None if last is None else f"{log_prefix(epoch)}{last + 1:016x}"
-        async for row in self._store.list(log_prefix(epoch), after=after):
-            if end is not None and row.key >= end:
-                break
+        async for row in list_log(self._store, epoch, after=after, last=last):
             rows.append(row)
             if self._latest is None or row.modified_at > self._latest[0]:
                 self._latest = row.modified_at, self._now()
@@ -222,7 +219,7 @@ class RollingUp:
     async def _delete_below(self, rollup: SegmentObject) -> float:
         """Delete the objects whose transactions a roll-up holds; return how many seconds it is too early for that."""
         key = rollup.key
-        rows = await self._list(key.epoch, after=f"{log_prefix(key.epoch)}{key.first:016x}", last=key.last)
+        rows = await self._list(key.epoch, after=log_begin(key.epoch, key.first), last=key.last)
         modified_at = next((row.modified_at for row in rows if row.key == str(key)), None)
         superfluous = [found.name for found in _segments(rows) if covers(rollup, found)]
         if not superfluous or modified_at is None:

@@ -155,12 +155,8 @@ class Chunks:
 
         Those that are settled and not written yet may be written at any moment, and must not be written over.
         """
-        image, proof, settled, size = (
-            self._workshop.image,
-            self._workshop.proof,
-            self._workshop.settled,
-            self._manifest.page_size,
-        )
+        workshop, size = self._workshop, self._manifest.page_size
+        image, proof, settled = workshop.image, workshop.proof, workshop.settled
         stop = first + len(raw) // size
         if not image.is_direct or raw.readonly or stop > settled.bound:
             return False

@@ -67,7 +67,7 @@ async def history_of(
     ends = sorted(listing.ends & {max(listing.starts, default=None), epoch})
     starts = sorted(listing.starts)
     async with task_group() as group:
-        finding_ends = group.create_task(gather_bounded((partial(_end, store, number) for number in ends), len(ends)))
+        finding_ends = group.create_task(gather_bounded((partial(_end, store, number) for number in ends), concurrency))
         found_starts = await gather_bounded((partial(_start, store, number) for number in starts), concurrency)
     found_ends = finding_ends.result()
     return History(

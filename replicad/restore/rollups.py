@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged
-from replicad.layout import SegmentKey
+from replicad.layout import SegmentKey, log_begin, log_prefix
 from replicad.plan.line import LineSegment
 from replicad.plan.listing import Inside, SegmentObject
 from replicad.plan.restore import PlannedSegment
@@ -19,11 +19,13 @@ from replicad.restore.segments import WHOLE_BYTES, OpenSegment, decode_member, o
 from replicad.segment import ROLLUP_TRAILER, Directory, decode_rollup, read_directory, read_rollup_trailer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from replicad.plan.target import CommitTimes
+    from replicad.position import Epoch
     from replicad.restore.fetch import Fetch
     from replicad.segment import RollUpTrailer
+    from replicad.store.protocol import ObjectStore, StoredObject
 
 TAIL_BYTES = 256 << 10
 """The end of a large roll-up that is read first: it holds the directory of 6,000 members."""
@@ -92,6 +94,21 @@ async def open_rollup(fetch: Fetch, segment: LineSegment) -> OpenRollUp:
     rollup = OpenRollUp(segment=segment, directory=directory, body=body)
     rollup.check_identity()
     return rollup
+
+
+async def list_log(
+    store: ObjectStore, epoch: Epoch, *, after: str = "", last: TXID | None = None
+) -> AsyncIterator[StoredObject]:
+    """Iterate over the log of an epoch behind a key, as far as its objects begin no later than with a transaction.
+
+    Raises:
+        ReplicadError: the store failed.
+    """
+    end = None if last is None else log_begin(epoch, TXID(last + 1))
+    async for row in store.list(log_prefix(epoch), after=after):
+        if end is not None and row.key >= end:
+            return
+        yield row
 
 
 async def open_at(fetch: Fetch, segment: LineSegment, txid: TXID, *, database_id: str) -> OpenSegment:

@@ -146,7 +146,7 @@ def check_manifest_identity(manifest: Manifest, key: ManifestKey | None, databas
 
 
 def _check_listed(key: str, size_bytes: int, database_id: str, names: ChunkNames, body: bytes) -> Verified:
-    _must_have(key, size_bytes, body)
+    check_size(key, size_bytes, body)
     return check_body(key, body, database_id=database_id, names=names)
 
 
@@ -165,7 +165,7 @@ async def _verify_segment(fetch: Fetch, key: str, size_bytes: int, database_id: 
         return await _verify_rollup(fetch, stored, database_id)
     opened = await open_segment(fetch, stored, database_id=database_id)
     if opened.body is not None:
-        _must_have(key, size_bytes, opened.body)
+        check_size(key, size_bytes, opened.body)
     await _check_pages(fetch, opened)
     return Verified(key=key, kind=ObjectKind.SEGMENT, log=LogPart(key=parsed, at=partial(_state_at, opened.index)))
 
@@ -228,7 +228,12 @@ def _check_blocks(what: str, index: SegmentIndex, numbers: Sequence[int], offset
         read_block(index, number, stored, what=what)
 
 
-def _must_have(what: str, size_bytes: int, body: bytes) -> None:
+def check_size(what: str, size_bytes: int, body: bytes) -> None:
+    """Refuse a body of another size than was listed.
+
+    Raises:
+        Damaged: it is.
+    """
     if len(body) != size_bytes:
         raise Damaged(what=what, where="size", expected=f"{size_bytes} bytes, as listed", found=f"{len(body)} bytes")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -193,53 +194,44 @@ class MortalStore:
         self.died.set()
         await asyncio.Event().wait()  # until the task is cancelled: nobody is told of anything
 
+    @asynccontextmanager
+    async def _request(self, verb: str, key: str) -> AsyncIterator[bool]:
+        """Make a request, and die behind it if it is the last one, which is told."""
+        last = await self._may(verb, key)
+        yield last
+        if last:
+            await self._die(verb, key)
+
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes [start, stop) of an object."""
-        last = await self._may("get", key)
-        body = await self._store.get(key, start=start, stop=stop)
-        if last:
-            await self._die("get", key)
-        return body
+        async with self._request("get", key):
+            return await self._store.get(key, start=start, stop=stop)
 
     async def put(self, key: str, body: bytes) -> None:
         """Store an object now."""
-        last = await self._may("put", key)
-        await self._store.put(key, body)
-        if last:
-            await self._die("put", key)
+        async with self._request("put", key):
+            await self._store.put(key, body)
 
     async def put_stream(self, key: str, parts: AsyncIterator[bytes]) -> int:
         """Store an object now."""
-        last = await self._may("put", key)
-        size_bytes = await self._store.put_stream(key, parts)
-        if last:
-            await self._die("put", key)
-        return size_bytes
+        async with self._request("put", key):
+            return await self._store.put_stream(key, parts)
 
     async def create(self, key: str, body: bytes) -> None:
         """Store an object now, if its key is free."""
-        last = await self._may("put", key)
-        await self._store.create(key, body)
-        if last:
-            await self._die("put", key)
+        async with self._request("put", key):
+            await self._store.create(key, body)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
         """Iterate over the objects."""
-        last = await self._may("list", prefix)
-        async for row in self._store.list(prefix, after=after):
-            yield row
-        if last:
-            await self._die("list", prefix)
+        async with self._request("list", prefix):
+            async for row in self._store.list(prefix, after=after):
+                yield row
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects, of which a dying process deletes some."""
-        last = await self._may("delete", keys[0] if keys else "")
-        if last and self._share < 2 / 3:
-            await self._store.delete(list(keys)[::2])
-        else:
-            await self._store.delete(keys)
-        if last:
-            await self._die("delete", keys[0])
+        async with self._request("delete", keys[0] if keys else "") as last:
+            await self._store.delete(list(keys)[::2] if last and self._share < 2 / 3 else keys)
 
     async def close(self) -> None:
         """Leave the store beneath open: others use it."""

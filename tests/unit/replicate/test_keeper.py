@@ -194,11 +194,7 @@ async def test_a_store_that_refuses_is_not_asked_over_and_over(stage: Stage) -> 
 
 async def test_whoever_lost_the_database_deletes_nothing(stage: Stage) -> None:
     """A later claim is noticed before the first deletion."""
-    clock = turned(stage)
-    stage.flags |= SOME_DAYS
-    await stage.begin()
-    for number in range(2, 9):
-        await a_day(stage, clock, number)
+    await some_days(stage)
     before = set(await stage.objects())
     await stage.store.store.put(claim_key(Epoch(2)), b"{}")
     with pytest.raises(OwnedByAnother):

@@ -34,3 +34,12 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
         recorder.commit("UPDATE t SET body = randomblob(100) WHERE id < 5")
         assert recorder.transactions[5].pages < recorder.transactions[4].pages < recorder.transactions[7].pages
         yield recorder
+
+
+async def stored(recorder: Recorder, store: MemoryStore) -> None:
+    """Store the seven transactions in four segments that overlap, and two snapshots."""
+    await recorder.start(store)
+    await recorder.snapshot(store, 1)
+    await recorder.snapshot(store, 4)
+    for first, last in ((2, 4), (3, 5), (5, 5), (6, 7)):
+        await recorder.segment(store, first, last)

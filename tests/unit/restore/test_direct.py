@@ -16,6 +16,7 @@ from replicad.restore.image import Image
 from replicad.restore.prove import Proof
 from replicad.restore.request import Integrity, RestoreRequest
 from replicad.restore.restore import restore
+from tests.unit.restore.conftest import stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,15 +76,6 @@ def aligned(content: bytes) -> memoryview:
     room = mmap.mmap(-1, len(content))
     room[:] = content
     return memoryview(room)
-
-
-async def stored(recorder: Recorder, store: MemoryStore) -> None:
-    """Store snapshots of the first and the fourth transaction, and the log."""
-    await recorder.start(store)
-    await recorder.snapshot(store, 1)
-    await recorder.snapshot(store, 4)
-    for first, last in ((2, 4), (3, 5), (5, 5), (6, 7)):
-        await recorder.segment(store, first, last)
 
 
 @pytest.mark.parametrize("page_table", [False, True])

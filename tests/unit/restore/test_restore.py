@@ -33,6 +33,7 @@ from replicad.store.memory import MemoryStore
 from tests.support.clock import ManualClock
 from tests.support.dying_store import DyingStore
 from tests.support.recorder import DATABASE_ID, STEP_MS, T0_MS, Recorder
+from tests.unit.restore.conftest import stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,15 +109,6 @@ def txid(number: int) -> AtTXID:
 def files(folder: Path) -> list[str]:
     """Return what is in a folder."""
     return sorted(found.name for found in folder.iterdir())
-
-
-async def stored(recorder: Recorder, store: MemoryStore) -> None:
-    """Store the seven transactions in four segments that overlap, and two snapshots."""
-    await recorder.start(store)
-    await recorder.snapshot(store, 1)
-    await recorder.snapshot(store, 4)
-    for first, last in ((2, 4), (3, 5), (5, 5), (6, 7)):
-        await recorder.segment(store, first, last)
 
 
 async def test_every_transaction_is_restored_byte_for_byte(
