@@ -120,17 +120,13 @@ def _limits(case: str, work: dict[str, Any]) -> Iterator[Row]:
 def _least_lag(scene: Scene, work: dict[str, Any]) -> Iterator[Row]:
     """Yield after what time a process asks that has nothing else to do."""
     database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
-    with scene.wire(delay_ms=_DELAY_MS) as wire_, contextlib.closing(sqlite3.connect(database)) as holder:
+    with contextlib.closing(sqlite3.connect(database)) as holder:
         holder.execute("SELECT count(*) FROM sqlite_schema")  # the WAL and its index are there from now on
-        waiting = subprocess.Popen([sys.executable, "-m", "bench.peers.wake", str(database), wire_.endpoint])
-        try:
+        with _beside(scene, "wake", str(database), delay_ms=_DELAY_MS) as (_, near):
             time.sleep(1)
             began = time.monotonic()
             commits = perform(database, work)
-            found = lags(commits, wire_.requests(began))
-        finally:
-            waiting.kill()
-            waiting.wait()
+            found = lags(commits, near.requests(began))
     yield from spread("20/s", LIMIT_EAGER, "lag without PUT", [each.own for each in found])
 
 
@@ -138,7 +134,7 @@ def _least_cpu(scene: Scene, attached: Attached, began: float, seconds: float) -
     """Yield what the S3 client alone takes for one upload of the same size a second, and one look."""
     log = [request.sent for request in attached.wire.stored(attached.peer.log_objects, began)]
     arguments = (str(round(statistics.median(log))), "1.0")
-    with _beside(scene, "putter", *arguments, delay_ms=_DELAY_MS) as uploading:
+    with _beside(scene, "putter", *arguments, delay_ms=_DELAY_MS) as (uploading, _):
         time.sleep(2)  # connections, and what is imported late
         cpu = cpu_used(uploading.pid)
         time.sleep(seconds / 2)
@@ -235,8 +231,10 @@ def _flat(scene: Scene, database: Path, peer: Peer | None, work: dict[str, Any],
 
 
 @contextlib.contextmanager
-def _beside(scene: Scene, program: str, *arguments: str, delay_ms: float = 0.0) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a program of ours run that uploads, and wait for its first request."""
+def _beside(
+    scene: Scene, program: str, *arguments: str, delay_ms: float = 0.0
+) -> Iterator[tuple[subprocess.Popen[bytes], wire.Wire]]:
+    """Have a program of ours run that uploads; yield it, and what it sends by, when it has made its first request."""
     with scene.wire(delay_ms=delay_ms) as wire_:
         site = scene.site(wire_, scene.folder)
         url = f"s3://{site.bucket}/noise?endpoint={site.endpoint}&region=us-east-1"
@@ -245,7 +243,7 @@ def _beside(scene: Scene, program: str, *arguments: str, delay_ms: float = 0.0) 
         try:
             while not wire_.requests():
                 time.sleep(0.05)
-            yield running
+            yield running, wire_
         finally:
             running.kill()
             running.wait()

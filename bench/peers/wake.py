@@ -1,55 +1,57 @@
-"""What no replication in this language can be faster than: a process that waits for one commit, and sends it.
+"""What replication with this S3 client cannot be faster than: a process that waits for one commit, and sends it.
 
-    python -m bench.peers.wake DATABASE ENDPOINT
+    python -m bench.peers.wake URL DATABASE
 
 It sleeps until the kernel says that the WAL was written to, keeps looking at its index until the commit is there, reads
-the new frames, packs them, signs a PUT and sends it on a connection that is open already: with no pin, no order, no
-proof, and nothing else to do. It does not keep a core busy in between, as nobody can who shares a machine.
+the new frames, packs them, and puts them by the client that replicad uses, on a connection that is open already: with
+no pin, no order, no proof, and nothing else to do. It does not keep a core busy in between, as nobody can who shares a
+machine.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import sys
-from datetime import UTC, datetime
-from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from bench.peers.wal_index import WALIndex
 from replicad import zstd
-from replicad.store.s3_signature import Credentials, signed_headers
+from replicad.store.open import open_store
 from replicad.wal import frame_offset
 
 _IN_MODIFY = 2
 _EVENTS_BYTES = 4096
 _PAGE_SIZE = 4096
 _LEVEL = 1  # of zstd: replicad's default
-_CREDENTIALS = Credentials(access_key_id="limit", secret_access_key="limit")  # noqa: S106 - nobody checks it
 
 
-def main() -> None:
-    """Do so for ever."""
-    database, host = Path(sys.argv[1]), urlsplit(sys.argv[2]).netloc
-    libc = ctypes.CDLL(None)
-    notices = libc.inotify_init()
-    wal = os.open(f"{database}-wal", os.O_RDONLY)
-    index = WALIndex(database)
-    libc.inotify_add_watch(notices, os.fsencode(f"{database}-wal"), _IN_MODIFY)
-    connection = HTTPConnection(host)
+async def wake(url: str, database: Path) -> None:
+    """Do so until killed."""
+    store = await open_store(url)
+    await store.put("noise/ready", b"")
+    notices, written = ctypes.CDLL(None).inotify_init(), asyncio.Event()
+    wal, index = os.open(f"{database}-wal", os.O_RDONLY), WALIndex(database)
+    ctypes.CDLL(None).inotify_add_watch(notices, os.fsencode(f"{database}-wal"), _IN_MODIFY)
+    asyncio.get_running_loop().add_reader(notices, written.set)
     seen, _ = index.look()
     while True:
+        await written.wait()
         os.read(notices, _EVENTS_BYTES)
+        written.clear()
         while (last := index.look()[0]) == seen:
             pass
         seen = min(seen, last)
         begin, end = (frame_offset(frame + 1, _PAGE_SIZE) for frame in (seen, last))
-        body = zstd.compress(os.pread(wal, end - begin, begin), _LEVEL)
-        seen, now = last, datetime.now(UTC)
-        headers = signed_headers(_CREDENTIALS, region="us-east-1", host=host, path="/wake", query="", now=now)
-        connection.request("PUT", "/wake", body, headers)
-        connection.getresponse().read()
+        seen, body = last, zstd.compress(os.pread(wal, end - begin, begin), _LEVEL)
+        await store.put("noise/wake", body)
+
+
+def main() -> None:
+    """Do so."""
+    url, database = sys.argv[1:]
+    asyncio.run(wake(url, Path(database)))
 
 
 if __name__ == "__main__":
