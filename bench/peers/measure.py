@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATIENCE_SECONDS = 120.0
+_SHOWN = 2_000  # characters of what a command said last
 
 
 def cpu_used(pid: int) -> float:
@@ -52,11 +53,15 @@ class Finished:
     output: str
 
 
+class CommandFailed(RuntimeError):
+    """A command that was measured ended with another status than 0."""
+
+
 def run(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, seconds: float = 1_800.0) -> Finished:
     """Run a command and measure it; what it says goes to `log`.
 
     Raises:
-        RuntimeError: It failed, with the end of what it said.
+        CommandFailed: It failed, with the end of what it said.
     """
     with log.open("w") as said:
         began = time.monotonic()
@@ -71,7 +76,8 @@ def run(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, secon
             took = time.monotonic() - began
             output = process.stdout.read() if process.stdout is not None else ""
     if process.returncode:
-        raise RuntimeError(f"{' '.join(argv)} ended with {process.returncode}: {log.read_text()[-2000:]}")
+        said_last = f"{output[-_SHOWN:]} {log.read_text()[-_SHOWN:]}".strip()
+        raise CommandFailed(f"{' '.join(argv)} ended with {process.returncode}: {said_last}")
     return Finished(seconds=took, began=began, cpu=used, peak=peak, output=output)
 
 

@@ -1,8 +1,10 @@
 """What uploads cost that say nothing: objects of one size in a rhythm, by the S3 client that replicad uses.
 
-    python -m bench.peers.putter URL OBJECT_BYTES INTERVAL_SECONDS
+    python -m bench.peers.putter URL DATABASE OBJECT_BYTES INTERVAL_SECONDS GLANCES_PER_SECOND
 
 Behind each it looks for an object that is not there, as an owner looks for one who took its place. It captures nothing.
+With GLANCES_PER_SECOND it looks how far the WAL has come, so often, by a timer of the event loop: nobody can tell when
+a commit was made who does not look.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import asyncio
 import os
 import sys
 import time
+from pathlib import Path
 
+from bench.peers.wal_index import WALIndex
 from replicad.errors import ObjectMissing
 from replicad.store.open import open_store
 
@@ -29,10 +33,25 @@ async def put(url: str, object_bytes: int, interval_seconds: float) -> None:
         await asyncio.sleep(max(0.0, began + number * interval_seconds - time.monotonic()))
 
 
+def glance(index: WALIndex, pause_seconds: float, seen: list[tuple[int, float]]) -> None:
+    """Note when the WAL has grown, now and from now on."""
+    last, _ = index.look()
+    if not seen or seen[-1][0] != last:
+        seen[:] = [(last, time.time())]
+    asyncio.get_running_loop().call_later(pause_seconds, glance, index, pause_seconds, seen)
+
+
+async def run(url: str, database: Path, object_bytes: int, interval_seconds: float, glances: float) -> None:
+    """Do both."""
+    if glances:
+        glance(WALIndex(database), 1 / glances, [])
+    await put(url, object_bytes, interval_seconds)
+
+
 def main() -> None:
     """Do so."""
-    url, object_bytes, interval_seconds = sys.argv[1:]
-    asyncio.run(put(url, int(object_bytes), float(interval_seconds)))
+    url, database, object_bytes, interval_seconds, glances = sys.argv[1:]
+    asyncio.run(run(url, Path(database), int(object_bytes), float(interval_seconds), float(glances)))
 
 
 if __name__ == "__main__":

@@ -66,11 +66,13 @@ _METHOD = """\
   makes less of it, leaves of a sample of the same pages (12 MB in one piece, each version of a page), at a hundred
   times the processor time of any tool here, and 8 bytes a transaction for a checksum (`bench/peers/least.py`): no page
   number, no time, no head of a request is counted. At 1 and 20 commits a second it is the noise in the rows. For the
-  throughput flat out it is the application beside a process that reads what is written to the WAL, packs it at
-  replicad's level and uploads it once a second, and does nothing else: no pin, no order, no hash
-  (`bench/peers/follow.py`); for CPU at 20 commits a second, what one upload of the same size and one look a second
-  take (`bench/peers/putter.py`). For the lag it is what the median commit waits when there is one PUT a second, as all
-  send at their defaults; *limit eager*, where a request for each costs nothing: a process that sleeps until the kernel
+  throughput flat out it is the application beside a process that reads what is written to the WAL before that can be
+  reset, packs it at replicad's level and uploads it once a second, and does nothing else: no order, no hash
+  (`bench/peers/follow.py`). For CPU at 20 commits a second it is what one upload of the same size a second takes, one
+  look for a successor, and 100 glances at the WAL's index, for a commit's time has to be seen to be told: to 10 ms by
+  replicad, to a second by Litestream, whose own limit *uploads alone* would be (`bench/peers/putter.py`). For the lag
+  it is what the median commit waits when there is one PUT a second, as all send at their defaults; *limit eager*,
+  where a request for each costs nothing: a process that sleeps until the kernel
   says that the WAL was written to, packs the new frames and sends them by replicad's S3 client
   (`bench/peers/wake.py`). For a restore it is reading the same objects by the same requests, unpacking them, and
   writing them to the disk past the page cache, without a plan, an order or a proof; *only fetching* is that without

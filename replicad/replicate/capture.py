@@ -68,7 +68,7 @@ class Capture:
         self._first_pages = FirstPages()
         self._open: SegmentEncoder | None = None
         self._buffer = BlockBuffer()  # of one segment behind the other: each is finished when it is sealed
-        self._open_since_ms = 0
+        self.open_since_ms = 0  # commit time of the first transaction in the open segment
         self._references = References(self.table.page_size, self._page_in_file)
 
     # --- looking -------------------------------------------------------------------------------
@@ -113,11 +113,6 @@ class Capture:
     def open_segment(self) -> SegmentEncoder | None:
         """The segment that transactions gather in, None while nothing waits."""
         return self._open
-
-    @property
-    def open_since_ms(self) -> int:
-        """Commit time of the first transaction in the open segment."""
-        return self._open_since_ms
 
     def read(self, *, segments: int = 1) -> Reached:
         """Read what is committed at this moment into the open segment, to its end or to the bound.
@@ -365,7 +360,7 @@ class Capture:
         times_ms = self._commit_times_ms([start + end for end in ends])
         if self._open is None:
             self._open = self.begin_segment(self._buffer)
-            self._open_since_ms = times_ms[0]
+            self.open_since_ms = times_ms[0]
             self._references.begin(self.table)
         segment = self._open
         self._references.before_write(pgnos, self.table)

@@ -177,7 +177,7 @@ class ComparingCapture(Capture):
         if self._open is None:
             self._open = self.begin_segment()
             self._references.begin(self.table)
-            self._open_since_ms = commit_ms
+            self.open_since_ms = commit_ms
         self._references.before_write(pgnos, self.table)
         self.table.write(pgnos, images)
         self.written.cut(pages, self.table.pages)

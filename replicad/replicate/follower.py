@@ -24,7 +24,7 @@ from replicad.replicate.keeper import Keeper
 from replicad.replicate.lagbound import LagBound
 from replicad.replicate.ledger import Mark
 from replicad.replicate.mirroring import MirrorDuty
-from replicad.replicate.opened import open_source
+from replicad.replicate.opener import RETRY_SECONDS, Opener
 from replicad.replicate.own import store_end
 from replicad.replicate.reading import Beginning, CaptureLimits
 from replicad.replicate.rollup import RollingUp
@@ -32,12 +32,10 @@ from replicad.replicate.session import Session
 from replicad.replicate.snapshotloop import Owed
 from replicad.segment import SegmentHeader
 from replicad.sqlite.companions import leave_tidy, set_wal_aside
-from replicad.sqlite.connection import convert_to_wal, journal_mode
 from replicad.sqlite.versions import is_vulnerable, version_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from pathlib import Path
 
     from replicad.host.files import FileIdentity
     from replicad.replicate.continuity import Opening
@@ -51,10 +49,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_RETRY_SECONDS = 1.0  # before an unusable database is looked at again
-_APPEARING_SECONDS = 0.01  # until a database that has just been made is noticed
-_BUSY_RETRY_SECONDS = 0.2  # before the switch to WAL is tried again
-
 
 class Follower:
     """Follows one database. `run` ends only by cancellation."""
@@ -63,7 +57,6 @@ class Follower:
         """`opened` is the database as boot opened it, None when it does not exist yet."""
         self.following = following
         self._store = store
-        self._opened = opened
         self._known = list(stored.known)
         self._log_since = stored.log
         self._last_txid = stored.known[0].position.txid if stored.known else TXID(0)
@@ -73,9 +66,8 @@ class Follower:
         self._capture: Capture | None = None
         self._in_session = asyncio.Event()
         self._frozen: set[str] = set()  # why writers are kept out
-        self._look_again = asyncio.Event()  # whether the awaited database is there now
         self._settled = asyncio.Event()  # there is a session, or no database to have one of
-        self.problem: str | None = None  # why the database is not followed now
+        self._opener = Opener(following, opened=opened, absent=self._settled)
         self.drill = Drill(following, self.snapshot)
         following.ledger.begin(Mark(txid=self._last_txid, ms=self._last_ms))
         following.metrics.durable_txid = self._last_txid
@@ -98,27 +90,32 @@ class Follower:
 
     async def _follow(self) -> None:
         while True:
-            opened = await self._take_opened() or await self._open()
+            opened = await self._opener.open(self._known)
             try:
                 await self._hold_session(opened)
                 await self._pause_in_outage()
             except* ReplicadError as failed:
-                self._say_failed(failed.exceptions[0])
-                await asyncio.sleep(_RETRY_SECONDS)
+                self._opener.say_failed(failed.exceptions[0])
+                await asyncio.sleep(RETRY_SECONDS)
             except* Exception as failed:  # one database's fault must not stop the application or the other databases
                 self.following.metrics.errors[type(failed.exceptions[0]).__name__] += 1
                 self.following.log.exception(events.FAULT_ISOLATED)
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _pause_in_outage(self) -> None:
         """Leave the database alone while the store is away: until the next session nothing keeps the WAL as it is."""
         if self.following.shipper.away:
             await self.following.shipper.until_back()
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def until_capturing(self) -> None:
         """Wait until the database is followed."""
         await self._in_session.wait()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the database is not followed now."""
+        return self._opener.problem
 
     @property
     def capturing(self) -> bool:
@@ -166,11 +163,9 @@ class Follower:
             await self._settled.wait()
             session = self._session
             if session is None:
-                if not await self.following.tools.threads.run(_is_there, self.following.path):
-                    return None
-                self._look_again.set()  # it was made a moment ago, and what was committed to it counts
-                await asyncio.sleep(_APPEARING_SECONDS)
-                continue
+                if await self._opener.is_there():  # it was made a moment ago, and what was committed to it counts
+                    continue
+                return None
             answer = await race(ask(session), session.ended.wait())
             if answer is not None and not session.ended.is_set():
                 return answer.result()
@@ -197,71 +192,6 @@ class Follower:
         await store_end(self._store, position, clock=self.following.tools.clock)
         await self.following.tools.threads.run(leave_tidy, self.following.path)
         self.following.log.info(events.EPOCH_ENDED, epoch=position.epoch, txid=position.txid)
-
-    # --- opening -----------------------------------------------------------------------------------
-
-    async def _take_opened(self) -> Opened | None:
-        """Return the database as boot opened it; None when there was none, or when it is still to be converted."""
-        opened, self._opened = self._opened, None
-        if opened is None or opened.source.is_wal or self.following.settings.wal == "keep":
-            return opened
-        await self.following.tools.threads.run(opened.source.close)  # the application was too busy for it at boot
-        return None
-
-    async def _open(self) -> Opened:
-        following, threads = self.following, self.following.tools.threads
-        await self._until_there()
-        while True:
-            try:
-                if await threads.run(self._make_wal):
-                    opened = await threads.run(open_source, following.path, self._known)
-                    self.problem = None
-                    return opened
-                await asyncio.sleep(_BUSY_RETRY_SECONDS)
-            except (DatabaseUnusable, FileUnusable) as error:
-                self._say_failed(error)
-                await asyncio.sleep(_RETRY_SECONDS)
-                await self._until_there()
-
-    def _make_wal(self) -> bool:
-        path = self.following.path
-        if self.following.settings.wal == "keep" or journal_mode(path) == "wal":
-            return True
-        if convert_to_wal(path):
-            self.following.log.info(events.WAL_CONVERTED, path=str(path))
-            return True
-        return False
-
-    async def _until_there(self) -> None:
-        """Wait for a database file that is not empty."""
-        path, run, changed = self.following.path, self.following.tools.threads.run, self._look_again
-        if await run(_is_there, path):
-            return
-        self.following.log.info(events.DATABASE_AWAITED, path=str(path))
-        self._settled.set()
-        folder = await run(path.parent.resolve)
-        watch = self.following.tools.watcher.watch(folder, (path.name,), changed)
-        try:
-            while True:
-                watch.arm()
-                if await run(_is_there, path):
-                    break
-                changed.clear()
-                try:
-                    async with asyncio.timeout(self.following.settings.safety_poll_interval_seconds):
-                        await changed.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            watch.disarm()
-            self._settled.clear()
-        self.following.log.info(events.DATABASE_FOUND, path=str(path))
-
-    def _say_failed(self, error: BaseException) -> None:
-        self.following.metrics.errors[type(error).__name__] += 1
-        if self.problem != str(error):
-            self.problem = str(error)
-            self.following.log.error(events.DATABASE_UNUSABLE, error=str(error))
 
     # --- sessions ----------------------------------------------------------------------------------
 
@@ -401,10 +331,3 @@ class Follower:
             pages=capture.table.pages,
         )
         self._known = [Known(position=position, ms=self._last_ms, wal=capture.position)]
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:
-        return False
