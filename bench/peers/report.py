@@ -66,8 +66,8 @@ _METHOD = """\
   makes less of it, leaves of a sample of the same pages (12 MB in one piece, each version of a page), at a hundred
   times the processor time of any tool here, and 8 bytes a transaction for a checksum (`bench/peers/least.py`): no page
   number, no time, no head of a request is counted. At 1 and 20 commits a second it is the noise in the rows. For the
-  throughput flat out it is the application beside a process that reads what is written to the WAL before that can be
-  reset, packs it at replicad's level and uploads it once a second, and does nothing else: no order, no hash
+  throughput flat out it is the application beside a process that reads what is written to the WAL, packs it at
+  replicad's level and uploads it once a second, and does nothing else: no pin, no order, no hash
   (`bench/peers/follow.py`). For CPU at 20 commits a second it is what one upload of the same size a second takes, one
   look for a successor, and 100 glances at the WAL's index, for a commit's time has to be seen to be told: to 10 ms by
   replicad, to a second by Litestream, whose own limit *uploads alone* would be (`bench/peers/putter.py`). For the lag
