@@ -30,6 +30,7 @@ _DELAY_MS = 20.0
 _GLANCES = 100  # a second: as often as replicad looks while commits follow one another
 _HOUR = 3_600.0
 _MONTH_HOURS = 730.0
+_SETTLE_SECONDS = 75.0  # behind the only commit: replicad looks once, after a minute, for what it may delete
 _CHECKS = 4
 
 
@@ -43,7 +44,7 @@ def idle(scene: Scene) -> Iterator[Row]:
         ]
         for attached in all_attached:  # one commit, as every application has made
             perform(attached.site.database, {"kind": "insert", "commits": 1})
-        time.sleep(4 if scene.quick else 10)
+        time.sleep(4 if scene.quick else _SETTLE_SECONDS)
         began, before = time.monotonic(), [cpu_used(attached.pid) for attached in all_attached]
         time.sleep(seconds)
         for attached, cpu in zip(all_attached, before, strict=True):
