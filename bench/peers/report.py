@@ -47,7 +47,7 @@ _METHOD = """\
 - *eager*: replicad with `sync_interval: 0s`, Litestream with monitor and sync intervals of 10 ms. It is what they
   can do, at the price of a PUT per commit.
 - Litestream 0.5 stores the database twice at first (as level 0 and as a snapshot) and deletes the former after
-  minutes; 0.3 and 0.5 delete old history after a day (their default). replicad 0.1 never deletes: bytes stored over
+  minutes; 0.3 and 0.5 delete old history after a day, replicad after a week (each by default): bytes stored over
   longer times are not comparable.
 - cron keeps one copy, cannot go back, and loses up to a minute and what its upload takes; its lag counts from the
   beginning of its upload. Its processes come and go, so its memory is not shown right.
@@ -81,7 +81,7 @@ _METHOD = """\
   (`bench/peers/wake.py`). For a restore it is reading the same objects by the same requests, unpacking them, and
   writing them to the disk past the page cache, without a plan, an order or a proof; *only fetching* is that without
   unpacking and writing.
-- 10 GiB is run by hand, by its name (`huge`), and not by `make bench`.
+- 10 GiB is run by hand, by its name (`huge`), and not by `make bench`. The run below is of replicad alone.
 """
 
 
