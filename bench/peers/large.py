@@ -210,7 +210,9 @@ def huge(scene: Scene) -> Iterator[Row]:
             yield from _first(attached, "first copy")
             perform(database, {"kind": "insert", "commits": 1})
             attached.caught_up()
-        yield from _restores(scene, peer, attached.site, {None: fingerprint(database)}, [("end, 20 ms", 20.0, None, None)])
+        yield from _restores(
+            scene, peer, attached.site, {None: fingerprint(database)}, [("end, 20 ms", 20.0, None, None)]
+        )
         shutil.rmtree(scene.store.root / attached.site.bucket)
 
 
