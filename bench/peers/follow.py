@@ -10,46 +10,39 @@ two looks is lost to it. No page is told apart from another, nothing is hashed, 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from pathlib import Path
 
-from bench.peers.wal_index import WALIndex
-from replicad import zstd
+from bench.peers.raw_wal import RawWAL, pack
 from replicad.store.open import open_store
-from replicad.wal import frame_offset
 
 _LOOK_SECONDS = 0.002
 _SEND_SECONDS = 1.0
 _PIECE_BYTES = 1 << 20
-_LEVEL = 1  # of zstd: replicad's default
 
 
 class Reader:
     """Reads what is new in a WAL, and packs it."""
 
-    def __init__(self, database: Path, page_size: int) -> None:
+    def __init__(self, database: Path) -> None:
         while not Path(f"{database}-shm").exists():
             time.sleep(_LOOK_SECONDS)
-        self._wal = os.open(f"{database}-wal", os.O_RDONLY)
-        self._index = WALIndex(database)
-        self._page_size = page_size
+        self._wal = RawWAL(database)
         self._salts, self._frame = b"", 0
         self._unpacked = bytearray()
 
     def step(self) -> bytes:
         """Return what can be packed by now, packed."""
-        last, salts = self._index.look()
+        last, salts = self._wal.look()
         if salts != self._salts:
             self._salts, self._frame = salts, 0
         if last > self._frame:
-            begin, end = (frame_offset(frame + 1, self._page_size) for frame in (self._frame, last))
-            self._unpacked += os.pread(self._wal, end - begin, begin)
+            self._unpacked += self._wal.read(self._frame, last)
             self._frame = last
         if len(self._unpacked) < _PIECE_BYTES:
             return b""
-        packed, self._unpacked = zstd.compress(self._unpacked, _LEVEL), bytearray()
+        packed, self._unpacked = pack(self._unpacked), bytearray()
         return packed
 
 
@@ -57,7 +50,7 @@ async def follow(url: str, database: Path) -> None:
     """Do so until killed."""
     store = await open_store(url)
     await store.put("noise/ready", b"")
-    reader, body, number = await asyncio.to_thread(Reader, database, 4_096), bytearray(), 0
+    reader, body, number = await asyncio.to_thread(Reader, database), bytearray(), 0
     sending: asyncio.Task[None] | None = None
     due_at = time.monotonic() + _SEND_SECONDS
     while True:

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.peers.wal_index import WALIndex
+from bench.peers.raw_wal import RawWAL
 from replicad.errors import ObjectMissing
 from replicad.store.open import open_store
 
@@ -33,18 +33,16 @@ async def put(url: str, object_bytes: int, interval_seconds: float) -> None:
         await asyncio.sleep(max(0.0, began + number * interval_seconds - time.monotonic()))
 
 
-def glance(index: WALIndex, pause_seconds: float, seen: list[tuple[int, float]]) -> None:
-    """Note when the WAL has grown, now and from now on."""
-    last, _ = index.look()
-    if not seen or seen[-1][0] != last:
-        seen[:] = [(last, time.time())]
-    asyncio.get_running_loop().call_later(pause_seconds, glance, index, pause_seconds, seen)
+def glance(wal: RawWAL, pause_seconds: float) -> None:
+    """Look how far the WAL has come, now and from now on."""
+    wal.look()
+    asyncio.get_running_loop().call_later(pause_seconds, glance, wal, pause_seconds)
 
 
 async def run(url: str, database: Path, object_bytes: int, interval_seconds: float, glances: float) -> None:
     """Do both."""
     if glances:
-        glance(WALIndex(database), 1 / glances, [])
+        glance(RawWAL(database), 1 / glances)
     await put(url, object_bytes, interval_seconds)
 
 

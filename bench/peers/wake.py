@@ -16,35 +16,33 @@ import os
 import sys
 from pathlib import Path
 
-from bench.peers.wal_index import WALIndex
-from replicad import zstd
+from bench.peers.raw_wal import RawWAL, pack
 from replicad.store.open import open_store
-from replicad.wal import frame_offset
 
 _IN_MODIFY = 2
 _EVENTS_BYTES = 4096
-_PAGE_SIZE = 4096
-_LEVEL = 1  # of zstd: replicad's default
 
 
 async def wake(url: str, database: Path) -> None:
     """Do so until killed."""
     store = await open_store(url)
     await store.put("noise/ready", b"")
-    notices, written = ctypes.CDLL(None).inotify_init(), asyncio.Event()
-    wal, index = os.open(f"{database}-wal", os.O_RDONLY), WALIndex(database)
-    ctypes.CDLL(None).inotify_add_watch(notices, os.fsencode(f"{database}-wal"), _IN_MODIFY)
-    asyncio.get_running_loop().add_reader(notices, written.set)
-    seen, _ = index.look()
+    libc, wal, written = ctypes.CDLL(None), RawWAL(database), asyncio.Event()
+    notices = libc.inotify_init()
+    libc.inotify_add_watch(notices, os.fsencode(f"{database}-wal"), _IN_MODIFY)
+
+    def note() -> None:
+        os.read(notices, _EVENTS_BYTES)  # at once: an event that nobody takes keeps the loop awake
+        written.set()
+
+    asyncio.get_running_loop().add_reader(notices, note)
+    seen, _ = wal.look()
     while True:
         await written.wait()
-        os.read(notices, _EVENTS_BYTES)
         written.clear()
-        while (last := index.look()[0]) == seen:
+        while (last := wal.look()[0]) == seen:
             pass
-        seen = min(seen, last)
-        begin, end = (frame_offset(frame + 1, _PAGE_SIZE) for frame in (seen, last))
-        seen, body = last, zstd.compress(os.pread(wal, end - begin, begin), _LEVEL)
+        body, seen = pack(wal.read(min(seen, last), last)), last
         await store.put("noise/wake", body)
 
 
