@@ -23,6 +23,7 @@ class Run:
     machine: dict[str, str]
     tools: dict[str, str]
     rows: list[dict[str, Any]]
+    note: str = ""  # what was special about it, written into the line by hand: it goes into the report
 
     def append(self) -> None:
         """Keep it."""

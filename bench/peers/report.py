@@ -56,12 +56,8 @@ _METHOD = """\
   are single transactions.
 - Idle is measured from 75 s behind the only commit on: what a tool does once behind its start is over by then.
 - CPU of an idle process is counted to the nanosecond, of threads and children that ended to 10 ms.
-- Flat out, figures are the median of three turns with one writer and of five with four, the longest commit too. It
-  was run twice on this code, an hour apart; the table has the first run. In the second, the machine was faster, with
-  one writer bare SQLite made 70,900 commits a second, replicad 57,800, Litestream 0.3 63,600 and 0.5 18,500; with four
-  writers it was 70,500, 68,800, 59,800 and 49,500.
-- A day is 86,400 commits at 600 a second, with the intervals of all tools divided by 600. The restore of Litestream
-  0.3's 38,030 objects was broken off after a quarter of an hour.
+- Flat out, figures are the median of three turns with one writer and of five with four, the longest commit too.
+- A day is 86,400 commits at 600 a second, with the intervals of all tools divided by 600.
 - The bill is requests at AWS S3 Standard's price in us-east-1 ($5 per million PUT, POST, LIST; $0.40 per million
   GET, HEAD), without storage.
 - Litestream 0.5 goes on with its start in the background: a snapshot and compactions fall into `updates` and `lag`.
@@ -81,7 +77,7 @@ _METHOD = """\
   (`bench/peers/wake.py`). For a restore it is reading the same objects by the same requests, unpacking them, and
   writing them to the disk past the page cache, without a plan, an order or a proof; *only fetching* is that without
   unpacking and writing.
-- 10 GiB is run by hand, by its name (`huge`), and not by `make bench`. The run below is of replicad alone.
+- 10 GiB is run by hand, by its name (`huge`), and not by `make bench`.
 """
 
 
@@ -115,7 +111,7 @@ def _lines(plots: Iterable[str], runs: dict[str, Run]) -> Iterator[str]:
     yield from ("## Versions, settings, commands", "")
     for run in runs.values():
         when = f"{run.at}, {run.seconds:.0f} s, revision {run.revision}, load at its start {run.load:.1f}"
-        yield f"- `python -m bench.peers {run.scenario}`: {when}"
+        yield f"- `python -m bench.peers {run.scenario}`: {when}{run.note and '. '}{run.note}"
     last = max(runs.values(), key=lambda run: run.at)
     yield ""
     yield from (f"- {what}: {text}" for what, text in last.machine.items())
