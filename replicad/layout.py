@@ -59,7 +59,7 @@ class SegmentKey:
 
     def __str__(self) -> str:
         suffix = f"{self.level}.segs" if self.level else "seg"
-        return f"{log_prefix(self.epoch)}{self.first:016x}-{self.last:016x}-{self.last_ms}.{suffix}"
+        return f"{log_begin(self.epoch, self.first)}-{self.last:016x}-{self.last_ms}.{suffix}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

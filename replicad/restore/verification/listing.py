@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, ObjectMissing
-from replicad.layout import ObjectKind, claim_key, end_key, kind_of, log_prefix
+from replicad.layout import ObjectKind, claim_key, end_key, kind_of, log_begin
 from replicad.ownership.records import decode_end
 from replicad.plan.damage import Stretch, gaps
 from replicad.plan.line import line_of_history
@@ -216,7 +216,7 @@ def _fault_of_gap(line: Line, gap: Stretch, problem: str) -> RawFault:
     epoch = next(
         (part.epoch for part in line.epochs if part.until is None or gap.first <= part.until), line.epochs[-1].epoch
     )
-    key = f"{log_prefix(epoch)}{gap.first:016x}-"
+    key = f"{log_begin(epoch, gap.first)}-"
     return RawFault(key=key, kind=ObjectKind.SEGMENT, fault=Fault.MISSING, problem=problem, gap=gap)
 
 
