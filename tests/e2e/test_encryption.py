@@ -283,26 +283,24 @@ def test_rotation(scene: Scene) -> None:
     assert rows[OLD_ID]["needed_objects"] > 0
     assert rows[NEW_ID]["needed_objects"] > 0
     assert rows[NEW_ID]["given"]
-    refused = scene.program("key", "retire", OLD_ID)
-    assert refused.returncode == 64
-    assert f"objects that need {OLD_ID}" in refused.stderr
     second = scene.folder / "second"
-    there = ("--replica", f"file://{second}")
-    assert scene.program("copy", f"file://{second}").returncode == 0
+    url = f"file://{second}"
+    assert scene.program("copy", url).returncode == 0
     # What retention does in time: everything of the old epoch goes, but for the claim.
     gone = [key for key, body in scene.objects().items() if body[12:20].hex() == OLD_ID and key[:7] != "claims/"]
-    for place, flags in ((scene.bucket, ()), (second, there)):
+    for place, flags in ((scene.bucket, ()), (second, ("--replica", url))):
         refused = scene.program("key", "retire", OLD_ID, *flags)
         assert refused.returncode == 64, (place, refused.stderr)
+        assert f"objects that need {OLD_ID}" in refused.stderr
         for key in gone:
             (place / "app.db" / key).unlink(missing_ok=True)  # what a handover left is not copied
         retired = scene.program("key", "retire", OLD_ID, "--json", *flags)
         assert retired.returncode == 0, (place, retired.stderr)
         assert json.loads(retired.stdout)["keys"] == [NEW_ID]
     encrypt(scene, NEW)
-    copied = scene.program("copy", f"file://{second}")
+    copied = scene.program("copy", url)
     assert copied.returncode == 0, copied.stderr
-    restored = scene.program("restore", *there, "--output", str(scene.folder / "second.db"))
+    restored = scene.program("restore", "--replica", url, "--output", str(scene.folder / "second.db"))
     assert restored.returncode == 0, restored.stderr
     assert rows_of(scene.folder / "second.db") == list(range(13))
     scene.daemon.start(APP)
