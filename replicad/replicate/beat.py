@@ -1,10 +1,12 @@
 """One round over a WAL: look, read, move the pin, make room. Runs in a thread; says what it found.
 
-While writers write, the pin moves at most once per 150 ms. As soon as the WAL stands still it moves again after
-20 ms, then with growing pauses, until it rests at the newest frame or on mark 0. For a WAL that stands still may be
-one whose writers wait: an application's own FULL, RESTART or TRUNCATE checkpoint keeps them out while it waits for our
-mark, first to leave an older frame, then to leave for mark 0. A pin that moved at every look while frames are added
-would hop back onto the mark that is waited for; while nothing is added there is only one mark it can move to.
+While writers write, the pin stands still until the WAL is long enough to make room: what it sets free is copied by
+the application itself, in its next commit, which waits for the disk then. As soon as the WAL stands still it moves,
+again after 20 ms, then with growing pauses, until it rests at the newest frame or on mark 0. For a WAL that stands
+still may be one whose writers wait: an application's own FULL, RESTART or TRUNCATE checkpoint keeps them out while it
+waits for our mark, first to leave an older frame, then to leave for mark 0. A pin that moved at every look while
+frames are added would hop back onto the mark that is waited for; while nothing is added there is only one mark it can
+move to.
 
 One move does not wait: off mark 0, as soon as there are new frames. Under a pin on mark 0 nobody may copy frames,
 and the application's automatic checkpoint sorts the whole WAL in vain at every commit: commits twenty times slower
@@ -34,15 +36,15 @@ if TYPE_CHECKING:
     from replicad.sqlite.source import Index
 
 _BACKFILL_BYTES = 4 << 20
-"""What a moved pin sets free is copied at once from here on: else the application's own automatic checkpoint, which
-runs within a commit, would find all of it at once."""
+"""What a moved pin sets free is brought to the disk before, and copied at once, from here on: else the application's
+own automatic checkpoint, which runs within a commit, would find all of it at once."""
 
 _SETTLED_MOVES = 5
 """Moves in a row, with nothing changing, before the pin is taken to rest. One does not tell: a checkpointer holds
 mark 0 for a moment after it has copied the last frame, and a pin that is taken just then lands on another mark, for
 which the application's RESTART would wait, with every writer behind it."""
 
-PIN_INTERVAL_SECONDS = 0.15  # while frames are added; SQLite's longest busy back-off sleep is 0.1 s
+PIN_INTERVAL_SECONDS = 0.15  # between looks at the length of the WAL, while frames are added
 _STILL_SECONDS = 0.01  # without a change until the WAL stands still
 STILL_INTERVAL_SECONDS = 0.02  # before the first move then; doubles with each that found nothing changed
 _WATCH_INTERVAL_SECONDS = 0.1  # between looks for a checkpoint that waits for a pin that may not move
@@ -108,9 +110,9 @@ class Beat:
         self._glimpsed = False  # by a glance, since the last round
         self._rest: Index | None = None  # what the index said when the pin came to rest
         self._settled = 0  # moves in a row that found nothing changed
-        # What the index said when the pin was put on mark 0; None: it is on another. The first pin may be anywhere.
+        # What the index said when the pin was put where it is, maybe on mark 0; None: it is on another.
         self._on_zero: Index | None = capture.source.index()
-        self._watched_at = self._news_at = self._moved_at = self._room_at = clock.monotonic()
+        self._watched_at = self._news_at = self._acted_at = self._room_at = clock.monotonic()
         self._waiting_since: float | None = None
 
     def round(self, wishes: Wishes) -> Round:
@@ -142,17 +144,20 @@ class Beat:
         news, self._glimpsed = self._glimpsed or index != self._seen, False
         if index != self._seen:
             self._take_note(index, now)
+        still = now - self._news_at >= _STILL_SECONDS
         kept = wishes.any or reached is not Reached.END
         waited_seconds = self._watch(now, watching=kept and not news)
-        blocking = self._on_zero is not None and index != self._on_zero and index.backfilled < index.frames
+        blocking = self._is_blocking(index)
         urgently = waited_seconds > 0
         acted, disk_free_bytes = _Acted(), None
-        if blocking or now - self._moved_at >= self._interval(now, urgently=urgently):
-            self._moved_at = now
+        if blocking or now - self._acted_at >= self._interval(still=still, urgently=urgently):
+            self._acted_at = now
             disk_free_bytes = free_bytes(capture.source.path.parent)
             may_move = not (wishes.borrowed or replaced) and (blocking or urgently or not wishes.keep)
             if may_move and (urgently or reached is Reached.END):
-                acted = self._act(index, now, urgently=urgently, room=reached is Reached.END and not wishes.keep)
+                move = blocking or urgently or still
+                room = reached is Reached.END and not wishes.keep
+                acted = self._act(index, now, urgently=urgently, move=move, room=room)
         return Round(
             news=news,
             reached=reached,
@@ -175,8 +180,18 @@ class Beat:
     def _take_note(self, index: Index, now: float) -> None:
         self._seen, self._news_at, self._settled = index, now, 0
 
-    def _interval(self, now: float, *, urgently: bool) -> float:
-        if now - self._news_at < _STILL_SECONDS:
+    def _is_blocking(self, index: Index) -> bool:
+        """Return whether the pin may be on mark 0, and there are new frames, which nobody can copy then."""
+        on_zero = self._on_zero
+        if on_zero is None:
+            return False
+        if index.salts == on_zero.salts and index.backfilled > on_zero.backfilled:  # somebody could: it is on another
+            self._on_zero = None
+            return False
+        return index != on_zero and index.backfilled < index.frames
+
+    def _interval(self, *, still: bool, urgently: bool) -> float:
+        if not still:
             return PIN_INTERVAL_SECONDS
         return STILL_INTERVAL_SECONDS * (1 if urgently else (1 << self._settled))
 
@@ -197,29 +212,35 @@ class Beat:
                 self._waiting_since = now
         return 0.0 if self._waiting_since is None else now - self._waiting_since
 
-    def _act(self, index: Index, now: float, *, urgently: bool, room: bool) -> _Acted:
-        """Move the pin and, with `room`, checkpoint if that is due."""
+    def _act(self, index: Index, now: float, *, urgently: bool, move: bool, room: bool) -> _Acted:
+        """With `move` move the pin and, with `room`, checkpoint if that is due."""
         stuck = False
         try:
-            stuck = not self._move(index, urgently=urgently)
+            stuck = move and not self._move(index, urgently=urgently)
             return _Acted(stuck=stuck, room=self._checkpoint(index, now) if room else None)
-        except apsw.Error as error:  # the disk is full, most likely: what was read is sent all the same
+        except (apsw.Error, OSError) as error:  # the disk is full, most likely: what was read is sent all the same
             return _Acted(stuck=stuck, failed=f"{type(error).__name__}: {error}")
 
     def _move(self, before: Index, *, urgently: bool) -> bool:
         """Move the pin, unless it rests; return False when what is unread kept it where it is."""
         if before == self._rest and not urgently:
             return True
+        source = self.capture.source
+        if self._is_much_to_copy(before):
+            source.wal.sync()
         if not self.capture.move_pin(segments=ROOM_SEGMENTS if urgently else 1):
             return False
-        after = self.capture.source.index()
-        self._on_zero = after if before.frames == before.backfilled else None
+        after = source.index()
+        self._on_zero = None if after == before and before.frames != before.backfilled else after
         self._settled = self._settled + 1 if after == before else 0
         self._rest = after if self._settled >= _SETTLED_MOVES else None
-        if (after.frames - after.backfilled) * self.capture.table.page_size >= _BACKFILL_BYTES:
-            self.capture.source.backfill()
-        self._moved_at = self._clock.monotonic()
+        if self._is_much_to_copy(after):
+            source.backfill()
+        self._acted_at = self._clock.monotonic()
         return True
+
+    def _is_much_to_copy(self, index: Index) -> bool:
+        return (index.frames - index.backfilled) * self.capture.table.page_size >= _BACKFILL_BYTES
 
     def _checkpoint(self, index: Index, now: float) -> Room | None:
         source = self.capture.source
@@ -242,6 +263,6 @@ class Beat:
             source.truncate()
         else:
             room = make_room(self.capture)
-            self._on_zero = source.index() if room.done else None
-        self._moved_at = self._clock.monotonic()
+            self._on_zero = source.index()
+        self._acted_at = self._clock.monotonic()
         return room

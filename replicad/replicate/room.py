@@ -17,6 +17,7 @@ ROOM_SEGMENTS = 4
 
 _BULK_ROUNDS = 8  # each copies what was written during the one before
 _REST_BYTES = 1 << 20  # small enough to be copied while writers wait
+_PATIENCE_SECONDS = 0.2  # with a checkpoint that the application is inside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +35,7 @@ def make_room(capture: Capture) -> Room:
     only for that rest. Never checkpoint in any other way: a checkpoint beside a reset is what SQLite up to
     3.51.2 can be corrupted by.
     """
-    for _ in range(_BULK_ROUNDS):
-        if not capture.move_pin(segments=ROOM_SEGMENTS):
-            return Room(done=False, stall_seconds=0.0)
-        capture.source.backfill()
-        index = capture.look()
-        if (index.frames - index.backfilled) * capture.table.page_size <= _REST_BYTES:
-            break
-    else:  # the application writes faster than this reads: it is not made to wait, the WAL grows
+    if not _copy_bulk(capture):
         return Room(done=False, stall_seconds=0.0)
     with capture.source.write_lock(timeout_seconds=LOCK_TIMEOUT_SECONDS) as locked:
         if not locked:
@@ -53,3 +47,26 @@ def make_room(capture: Capture) -> Room:
             and capture.move_pin(segments=ROOM_SEGMENTS)
         )
     return Room(done=done, stall_seconds=time.perf_counter() - began)
+
+
+def _copy_bulk(capture: Capture) -> bool:
+    """Have all copied but for a rest; return False when that is not to be had now.
+
+    What the pin sets free, a busy application copies itself, within its next commit: its automatic checkpoint is tried
+    at every commit of a WAL this long, and comes first. So the disk is waited for here, before: else that commit would
+    wait until all of the WAL is on it. And that checkpoint is waited for.
+    """
+    source, copied = capture.source, capture.look()
+    for _ in range(_BULK_ROUNDS):
+        source.wal.sync()
+        capture.read(segments=ROOM_SEGMENTS)  # before the next pin is taken: what is committed meanwhile lies behind it
+        if not capture.move_pin(segments=ROOM_SEGMENTS):
+            return False
+        source.backfill(patience_seconds=_PATIENCE_SECONDS)
+        index = capture.look()
+        if (index.frames - index.backfilled) * capture.table.page_size <= _REST_BYTES:
+            return True
+        if (index.salts, index.backfilled) == (copied.salts, copied.backfilled):
+            return False  # a reader holds the frames, or a long checkpoint goes on
+        copied = index
+    return False  # the application writes faster than this reads: it is not made to wait, the WAL grows

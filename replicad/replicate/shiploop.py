@@ -71,10 +71,10 @@ class ShipLoop:
             await self._captured.wait()
             if self._turn.capture.open_segment is None and self.reached is not Reached.OVERSIZED:
                 self._captured.clear()
+                self._hurry.clear()  # there is nothing that could be sent sooner
                 continue
             if self.reached is Reached.END:
                 await wait_for(self._hurry, self._pace.due_at - clock.monotonic())
-            self._hurry.clear()
             self._pace.spend(clock.monotonic())
             if not await self._ship_segment() and self.reached is Reached.OVERSIZED:
                 self._captured.clear()
@@ -119,6 +119,7 @@ class ShipLoop:
         """Send the open segment; return False when there is none."""
         capture = self._turn.capture
         async with self._turn.lock:
+            self._hurry.clear()  # all that was read when somebody hurried goes now
             waiting = capture.open_segment
             if waiting is None:
                 return False

@@ -35,6 +35,7 @@ _INDEX_PAUSE_SECONDS = 0.001
 _WRITER_VERSION_OFFSET = 96  # in the database header
 _FORM = (16, 4)  # offset and length in the database header: page size, and whether it is written by way of a WAL
 _LOCK_PAUSE_SECONDS = 0.0002
+_CHECKPOINT_PAUSE_SECONDS = 0.001
 _OPTIMISTIC_ATTEMPTS = 10
 _EXACT_PIN_TIMEOUT_SECONDS = 5.0
 
@@ -201,13 +202,21 @@ class Source:
 
     # --- checkpoints ---------------------------------------------------------------------------
 
-    def backfill(self) -> bool:
-        """Copy frames up to the oldest pin into the database file (PASSIVE); return whether all are there now."""
-        try:
-            frames, backfilled = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except (apsw.BusyError, apsw.LockedError):  # somebody else is checkpointing: as good
-            return False
-        return bool(frames == backfilled)
+    def backfill(self, *, patience_seconds: float = 0.0) -> bool:
+        """Copy frames up to the oldest pin into the database file (PASSIVE); return whether all are there now.
+
+        While somebody else is checkpointing it cannot be done; that may be waited for.
+        """
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                frames, backfilled = self._checkpointer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except (apsw.BusyError, apsw.LockedError):
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_CHECKPOINT_PAUSE_SECONDS)
+            else:
+                return bool(frames == backfilled)
 
     def is_checkpointing(self) -> bool:
         """Return whether another connection is inside a checkpoint; copies nothing.

@@ -76,6 +76,11 @@ class WALFile:
             raise SaltsMoved
         return image
 
+    def sync(self) -> None:
+        """Wait until everything written so far is on the disk."""
+        if self._descriptor >= 0 or self._open():
+            os.fdatasync(self._descriptor)
+
     def frame_checksum(self, frame: int, *, page_size: int) -> bytes | None:
         """Return the 8 bytes of cumulative checksum in a frame's header, None when it is not there."""
         if self._descriptor < 0 and not self._open():
