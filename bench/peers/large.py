@@ -6,11 +6,13 @@ import os
 import random
 import shutil
 import sqlite3
+import statistics
 import sys
 import time
+from collections import defaultdict
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.peers import field, least, wire
 from bench.peers.field import BARE, LIMIT
@@ -26,45 +28,64 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.peers.peer import Peer, Site
+    from bench.peers.work import Commits
 
 _RATE = 100e6  # bytes a second and connection: about what S3 gives
 _CONNECTIONS = Limits().concurrency  # our default
 _QUICK_BYTES = 64 * MIB
 _FULL_BYTES = 1 << 30
 _SETTLE_SECONDS = 2.5
+_BULK: dict[str, Any] = {"kind": "insert", "rows": 4_000, "row_bytes": 3_900}
 
 
 def bulk(scene: Scene) -> Iterator[Row]:
-    """Load 1 GiB in transactions of 16 MB."""
+    """Load 1 GiB in transactions of 16 MB, by turns."""
+    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for _ in range(1 if scene.quick else 3):
+        for peer in (None, *field.present((field.REPLICAD, field.NEW, field.OLD))):
+            for row in _bulk(scene, peer):
+                found[row.peer, row.figure, row.unit].append(row.value)
+    for (peer_name, figure, unit), values in found.items():
+        yield Row(case="bulk", peer=peer_name, figure=figure, value=statistics.median(values), unit=unit)
+    budgets = (
+        statistics.median(values) for (name, figure, _), values in found.items() if _is_cost_of_peer(name, figure)
+    )
+    database = fill(scene.new_folder() / "app.db", random.Random(1), 0)
+    perform(database, {**_BULK, "commits": 2})
+    share = least.within(database, min(budgets, default=0.0)) * 4_096 / 4_120  # a frame is a page and its header
+    yield Row(case="bulk", peer=LIMIT, figure="bytes sent per byte of WAL", value=share)
+
+
+def _is_cost_of_peer(name: str, figure: str) -> bool:
+    return figure == "CPU per GB of WAL" and name != field.REPLICAD.name
+
+
+def _bulk(scene: Scene, peer: Peer | None) -> Iterator[Row]:
     size_bytes = 64 * MIB if scene.quick else _FULL_BYTES
-    work = {"kind": "insert", "rows": 4_000, "row_bytes": 3_900, "commits": size_bytes // (4_000 * 4_096)}
-    for peer in (None, *field.present((field.REPLICAD, field.NEW, field.OLD))):
-        database = fill(scene.new_folder() / "app.db", random.Random(1), 0)
-        write_back()
-        if peer is None:
-            commits = perform(database, work)
-            yield _rate(BARE, commits.ended[-1] - commits.began[0], size_bytes)
-            yield Row(case="bulk", peer=BARE, figure="commit max", value=commits.longest * 1e3, unit="ms")
-            share = least.of_database(database) * 4_096 / 4_120  # a frame is a page and its header
-            yield Row(case="bulk", peer=LIMIT, figure="bytes sent per byte of WAL", value=share)
-            continue
-        with scene.attached(peer, database) as attached:
-            forget_peak(attached.pid)
-            began, cpu = time.monotonic(), cpu_used(attached.pid)
-            commits = perform(database, work)
-            caught_up = attached.caught_up() - commits.ended[-1]
-            used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
-            yield _rate(peer.name, commits.ended[-1] - commits.began[0], size_bytes)
-            yield Row(case="bulk", peer=peer.name, figure="commit max", value=commits.longest * 1e3, unit="ms")
-            yield Row(case="bulk", peer=peer.name, figure="caught up after", value=max(0, caught_up), unit="s")
-            wal_gb = database.stat().st_size / 1e9
-            yield from cost(peer.name, "bulk", used=used, sent=sent, peak=peak_bytes(attached.pid), wal_gb=wal_gb)
-        shutil.rmtree(scene.store.root / attached.site.bucket)
-        shutil.rmtree(database.parent)
+    work = {**_BULK, "commits": size_bytes // (4_000 * 4_096)}
+    database = fill(scene.new_folder() / "app.db", random.Random(1), 0)
+    write_back()
+    if peer is None:
+        yield from _load(BARE, perform(database, work), size_bytes)
+        return
+    with scene.attached(peer, database) as attached:
+        forget_peak(attached.pid)
+        began, cpu = time.monotonic(), cpu_used(attached.pid)
+        commits = perform(database, work)
+        caught_up = attached.caught_up(commits) - commits.ended[-1]
+        used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
+        yield from _load(peer.name, commits, size_bytes)
+        yield Row(case="bulk", peer=peer.name, figure="caught up after", value=max(0, caught_up), unit="s")
+        wal_gb = database.stat().st_size / 1e9
+        yield from cost(peer.name, "bulk", used=used, sent=sent, peak=peak_bytes(attached.pid), wal_gb=wal_gb)
+    shutil.rmtree(scene.store.root / attached.site.bucket)
+    shutil.rmtree(database.parent)
 
 
-def _rate(peer: str, seconds: float, size_bytes: int) -> Row:
-    return Row(case="bulk", peer=peer, figure="throughput", value=size_bytes / 1e6 / seconds, unit="MB/s")
+def _load(peer: str, commits: Commits, size_bytes: int) -> Iterator[Row]:
+    seconds = commits.ended[-1] - commits.began[0]
+    yield Row(case="bulk", peer=peer, figure="throughput", value=size_bytes / 1e6 / seconds, unit="MB/s")
+    yield Row(case="bulk", peer=peer, figure="commit max", value=commits.longest * 1e3, unit="ms")
 
 
 def restore(scene: Scene) -> Iterator[Row]:
@@ -116,9 +137,9 @@ def _update(attached: Attached, work: dict[str, int | str]) -> tuple[datetime, s
     time.sleep(_SETTLE_SECONDS)
     middle, halfway = datetime.now(UTC), fingerprint(database)
     time.sleep(_SETTLE_SECONDS)
-    perform(database, {**work, "seed": 7})
+    commits = perform(database, {**work, "seed": 7})
     if attached.peer.restores_instants:
-        attached.caught_up()
+        attached.caught_up(commits)
     else:  # what it uploads next may have been copied before
         attached.wire.until_stored(attached.peer.log_objects, since=time.monotonic(), count=2)
     return middle, halfway
@@ -208,8 +229,7 @@ def huge(scene: Scene) -> Iterator[Row]:
             yield Row(case="first copy", peer=peer.name, figure="seconds", value=stored_at - began, unit="s")
             yield Row(case="first copy", peer=peer.name, figure="CPU", value=cpu_used(attached.pid), unit="s")
             yield from _first(attached, "first copy")
-            perform(database, {"kind": "insert", "commits": 1})
-            attached.caught_up()
+            attached.caught_up(perform(database, {"kind": "insert", "commits": 1}))
         yield from _restores(
             scene, peer, attached.site, {None: fingerprint(database)}, [("end, 20 ms", 20.0, None, None)]
         )
@@ -247,9 +267,8 @@ def vacuum(scene: Scene) -> Iterator[Row]:
             forget_peak(attached.pid)
             began = time.monotonic()
             commits = perform(database, {"kind": "vacuum"})
-            caught_up = attached.caught_up() - commits.ended[-1]
-            perform(database, {"kind": "insert", "commits": 1})
-            attached.caught_up()
+            caught_up = attached.caught_up(commits) - commits.ended[-1]
+            attached.caught_up(perform(database, {"kind": "insert", "commits": 1}))
             requests, peak = attached.wire.requests(began), peak_bytes(attached.pid)
         for figure, value, unit in (
             ("seconds", commits.longest, "s"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import lzma
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SAMPLE_BYTES = 12 << 20
+_PIECE_BYTES = 4 << 20
 _WAL_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _PAGE_BYTES = 4_096
@@ -35,9 +37,28 @@ def packed_share(pages: bytes) -> float:
 
 def of_database(path: Path) -> float:
     """Return that for a piece out of the middle of a database."""
+    return packed_share(_sample(path))
+
+
+def within(path: Path, cpu_seconds_per_gb: float) -> float:
+    """Return the least that any level of zstd leaves of it, within so much processor time, in pieces of 4 MiB."""
+    pages = _sample(path)
+    pieces = [pages[at : at + _PIECE_BYTES] for at in range(0, len(pages), _PIECE_BYTES)]
+    least = 1.0
+    for level in range(1, zstandard.MAX_COMPRESSION_LEVEL + 1):
+        compressor = zstandard.ZstdCompressor(level=level)
+        began = time.process_time()
+        packed_bytes = sum(len(compressor.compress(piece)) for piece in pieces)
+        if (time.process_time() - began) / len(pages) * 1e9 > cpu_seconds_per_gb:
+            break
+        least = min(least, packed_bytes / len(pages))
+    return least
+
+
+def _sample(path: Path) -> bytes:
     with path.open("rb") as database:
         database.seek(path.stat().st_size // 2 // _PAGE_BYTES * _PAGE_BYTES)
-        return packed_share(database.read(_SAMPLE_BYTES))
+        return database.read(_SAMPLE_BYTES)
 
 
 def of_wal(database: Path, work: Mapping[str, Any]) -> float:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bench.peers.peer import Peer
     from bench.peers.wire import Request
+    from bench.peers.work import Commits
 
 MIB = 1 << 20
 _START_SECONDS = 1_200.0
@@ -63,8 +64,12 @@ class Attached:
         if self.process.poll() is not None or time.monotonic() - self.started > _START_SECONDS:
             raise RuntimeError(f"{self.peer.name} does not run: {self.log.read_text()[-1000:]}")
 
-    def caught_up(self) -> float:
-        """Wait until it has sent all there is; return when the last object of it was stored."""
+    def caught_up(self, commits: Commits) -> float:
+        """Wait until it has sent these; return when the last object of them was stored.
+
+        That it is quiet does not say it: one was, for long enough, before it sent the first byte of 1 GiB.
+        """
+        self.wire.until_stored(self.peer.log_objects, since=commits.began[-1], count=1)
         return self.wire.until_quiet(self.peer.log_objects, quiet_seconds=self.peer.quiet_seconds)
 
 

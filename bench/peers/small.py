@@ -82,7 +82,7 @@ def lag(scene: Scene) -> Iterator[Row]:
         with scene.attached(peer, database, delay_ms=_DELAY_MS) as attached:
             began, cpu = time.monotonic(), cpu_used(attached.pid)
             commits = perform(database, work)
-            attached.caught_up()
+            attached.caught_up(commits)
             used = cpu_used(attached.pid) - cpu
             yield Row(case="20/s", peer=peer.name, figure="CPU", value=used / seconds * 100, unit="% of a core")
             yield from _lag("20/s", attached, commits, began)
@@ -106,9 +106,10 @@ def slow(scene: Scene) -> Iterator[Row]:
         for writer in writers:
             writer.process.wait()
         for attached, writer in zip(all_attached, writers, strict=True):
+            commits = writer.commits()
             if attached.peer.name != field.CRON.name:
-                attached.caught_up()
-            yield from _lag("1/s", attached, writer.commits(), began)
+                attached.caught_up(commits)
+            yield from _lag("1/s", attached, commits, began)
 
 
 def _limits(case: str, work: dict[str, Any]) -> Iterator[Row]:
@@ -182,7 +183,7 @@ def flat(scene: Scene) -> Iterator[Row]:
     """Autocommit inserts flat out, by turns, with one and with four writers."""
     base = fill(scene.new_folder() / "base.db", random.Random(1), 10 * MIB)
     seconds = 4.0 if scene.quick else 6.0
-    for writers, turns in ((1, 1 if scene.quick else 3), (4, 0 if scene.quick else 5)):
+    for writers, turns in ((1, 1 if scene.quick else 7), (4, 0 if scene.quick else 5)):
         work = {"kind": "insert", "seconds": seconds, "writers": writers}
         found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         each_bytes = wal_bytes_per_commit(base, work)
@@ -224,7 +225,7 @@ def _flat(scene: Scene, database: Path, peer: Peer | None, work: dict[str, Any],
         forget_peak(attached.pid)
         began, cpu = time.monotonic(), cpu_used(attached.pid)
         commits = perform(database, work)
-        caught_up = attached.caught_up() - commits.ended[-1] if peer.name != field.CRON.name else 0.0
+        caught_up = attached.caught_up(commits) - commits.ended[-1] if peer.name != field.CRON.name else 0.0
         wal_gb = len(commits.ended) * each_bytes / 1e9
         used = cpu_used(attached.pid) - cpu
         sent = wire.sent_bytes(attached.wire.requests(began))
