@@ -110,9 +110,7 @@ class Beat:
         self._glimpsed = False  # by a glance, since the last round
         self._rest: Index | None = None  # what the index said when the pin came to rest
         self._settled = 0  # moves in a row that found nothing changed
-        # What the index said when the pin was put where it is, maybe on mark 0; None: it is on another.
-        self._on_zero: Index | None = capture.source.index()
-        self._watched_at = self._news_at = self._acted_at = self._room_at = clock.monotonic()
+        self._watched_at = self._added_at = self._acted_at = self._room_at = clock.monotonic()
         self._waiting_since: float | None = None
 
     def round(self, wishes: Wishes) -> Round:
@@ -144,10 +142,10 @@ class Beat:
         news, self._glimpsed = self._glimpsed or index != self._seen, False
         if index != self._seen:
             self._take_note(index, now)
-        still = now - self._news_at >= _STILL_SECONDS
+        still = now - self._added_at >= _STILL_SECONDS
         kept = wishes.any or reached is not Reached.END
         waited_seconds = self._watch(now, watching=kept and not news)
-        blocking = self._is_blocking(index)
+        blocking = capture.source.may_be_on_zero and index.backfilled < index.frames
         urgently = waited_seconds > 0
         acted, disk_free_bytes = _Acted(), None
         if blocking or now - self._acted_at >= self._interval(still=still, urgently=urgently):
@@ -178,17 +176,9 @@ class Beat:
         return self.capture.table.page_size + FRAME_HEADER_BYTES
 
     def _take_note(self, index: Index, now: float) -> None:
-        self._seen, self._news_at, self._settled = index, now, 0
-
-    def _is_blocking(self, index: Index) -> bool:
-        """Return whether the pin may be on mark 0, and there are new frames, which nobody can copy then."""
-        on_zero = self._on_zero
-        if on_zero is None:
-            return False
-        if index.salts == on_zero.salts and index.backfilled > on_zero.backfilled:  # somebody could: it is on another
-            self._on_zero = None
-            return False
-        return index != on_zero and index.backfilled < index.frames
+        if self._seen is None or (index.frames, index.salts) != (self._seen.frames, self._seen.salts):
+            self._added_at = now  # else somebody has copied, which a checkpoint that waits does, too
+        self._seen, self._settled = index, 0
 
     def _interval(self, *, still: bool, urgently: bool) -> float:
         if not still:
@@ -231,7 +221,6 @@ class Beat:
         if not self.capture.move_pin(segments=ROOM_SEGMENTS if urgently else 1):
             return False
         after = source.index()
-        self._on_zero = None if after == before and before.frames != before.backfilled else after
         self._settled = self._settled + 1 if after == before else 0
         self._rest = after if self._settled >= _SETTLED_MOVES else None
         if self._is_much_to_copy(after):
@@ -249,7 +238,7 @@ class Beat:
             backfilled=index.backfilled,
             page_size=source.page_size,
             file_bytes=source.wal.size_bytes(),
-            idle_seconds=now - self._news_at,
+            idle_seconds=now - self._added_at,
             since_room_seconds=now - self._room_at,
         )
         what = decide(wal, self._limits)
@@ -263,6 +252,5 @@ class Beat:
             source.truncate()
         else:
             room = make_room(self.capture)
-            self._on_zero = source.index()
         self._acted_at = self._clock.monotonic()
         return room

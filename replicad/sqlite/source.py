@@ -57,6 +57,8 @@ class Source:
         self.wal = WALFile(path)
         self._identity = _identity(path)
         self._connections: list[apsw.Connection] = []
+        self.may_be_on_zero = True  # whether the pin that is held may be on mark 0, as far as it was looked at
+        self._next_may_be_on_zero = True
         try:
             self._observer = self._connect(busy_timeout_seconds=0)
             self._observer.pragma("synchronous", "off")  # it copies nothing: see is_checkpointing
@@ -162,6 +164,7 @@ class Source:
 
     def hold(self) -> None:
         """Take the first pin, of whatever state is the newest."""
+        self.may_be_on_zero = True
         try:
             _begin(self._pin)
         except apsw.BusyError:
@@ -170,12 +173,20 @@ class Source:
 
     def hold_next(self) -> None:
         """Take the next pin while the old one is still held."""
+        before = self.index()
         _begin(self._spare)
+        try:
+            after = self.index()
+        except BaseException:
+            self.drop_next()
+            raise
+        self._next_may_be_on_zero = _may_be_on_zero(before, after)
 
     def release_previous(self) -> None:
         """Let the old pin go. Everything up to the next pin's mark must have been read by now."""
         self._pin.execute("ROLLBACK")
         self._pin, self._spare = self._spare, self._pin
+        self.may_be_on_zero = self._next_may_be_on_zero
 
     def drop_next(self) -> None:
         """Give the next pin up; the old one stays."""
@@ -296,6 +307,7 @@ class Source:
         _begin(self._pin)
         after = self.index()
         if (before.frames, before.salts) == (after.frames, after.salts):
+            self.may_be_on_zero = _may_be_on_zero(before, after)
             return after
         self._pin.execute("ROLLBACK")
         return None
@@ -335,6 +347,14 @@ def _begin(connection: apsw.Connection) -> None:
     except BaseException:  # else the next attempt would find a transaction open, and so would every one after it
         connection.execute("ROLLBACK")
         raise
+
+
+def _may_be_on_zero(before: Index, after: Index) -> bool:
+    """Return whether a pin that was taken between two looks may be on mark 0: when everything was copied.
+
+    Within one WAL neither number is ever taken back: what was left to copy behind the pin was so when it was taken.
+    """
+    return before.salts != after.salts or after.backfilled >= before.frames
 
 
 def _identity(path: Path) -> tuple[int, int]:

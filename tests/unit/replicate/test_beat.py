@@ -205,6 +205,7 @@ def test_the_disk_is_waited_for_before_the_pin_moves(tmp_path: Path, monkeypatch
     note(rhythm.source, "backfill")
     rhythm.insert(1, 1 << 20)
     rhythm.round()
+    rhythm.round()
     assert steps == ["release_previous"], "little is left to the application"
     rhythm.insert(1, 5 << 20)
     rhythm.round()
@@ -262,7 +263,7 @@ def test_a_pin_that_failed_room_left_on_mark_0_moves_off(rhythm: Rhythm) -> None
     rhythm.round(0.02)
     assert rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE), "everything is copied: the next pin is on mark 0"
     rhythm.writer.execute("BEGIN IMMEDIATE")
-    rhythm.clock.advance(1)
+    rhythm.clock.advance(PIN_INTERVAL_SECONDS)
     found = rhythm.beat.round(Wishes())
     rhythm.writer.execute("COMMIT")
     assert found.room is not None

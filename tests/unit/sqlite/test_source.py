@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
+from replicad.sqlite import source as source_module
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import Source, begin_read
 from tests.unit.sqlite.conftest import Application
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -74,6 +75,67 @@ def test_a_pin_on_mark_0_lets_the_wal_begin_anew_once(source: Source, applicatio
         seen.add(salts_of(database))
     assert len(seen) == 2
     assert (source.index().frames, source.index().backfilled) == (5, 0)
+
+
+def test_whether_a_pin_may_be_on_mark_0(source: Source, application: Application) -> None:
+    """It is said of each pin, whatever is committed and copied around its move, and only where it can be so."""
+
+    def moved() -> bool:
+        source.hold_next()
+        source.release_previous()
+        frames, copied = source.index().frames, source.index().backfilled
+        source.backfill()
+        could_copy = source.index().backfilled > copied
+        assert source.may_be_on_zero or could_copy or frames == copied
+        return source.may_be_on_zero
+
+    source.hold()
+    assert source.may_be_on_zero, "nobody has looked"
+    application.run("INSERT INTO t VALUES (4, 'd')")
+    assert not moved()
+    assert moved(), "everything is copied by now"
+    application.run("INSERT INTO t VALUES (5, 'e')")
+    assert not moved()
+    source.release()
+    source.hold_exactly()
+    assert source.may_be_on_zero, "everything was copied when it was taken"
+    source.release()
+    application.run("INSERT INTO t VALUES (6, 'f')")
+    source.hold_exactly()
+    assert not source.may_be_on_zero
+
+
+def test_what_happens_around_a_pin_that_is_taken(
+    source: Source, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that ends between the look in front of a pin and the pin puts it on mark 0, a commit does not.
+
+    And a WAL that begins anew behind the pin says nothing against it: only under mark 0 it can.
+    """
+    begin = source_module._begin
+
+    def moved(*, before: Callable[[], object] = int, behind: Callable[[], object] = int) -> bool:
+        def beside(connection: apsw.Connection) -> None:
+            before()
+            begin(connection)
+            behind()
+
+        monkeypatch.setattr(source_module, "_begin", beside)
+        source.hold_next()
+        source.release_previous()
+        return source.may_be_on_zero
+
+    def commit() -> None:
+        application.run("INSERT INTO t VALUES (NULL, 'x')")
+
+    commit()
+    source.hold()
+    assert not moved(before=commit, behind=commit)
+    assert not moved()
+    assert moved(before=source.backfill)
+    salts = source.index().salts
+    assert moved(behind=commit)
+    assert source.index().salts != salts
 
 
 def test_the_pin_moves_without_a_gap(source: Source, application: Application) -> None:
