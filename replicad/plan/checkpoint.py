@@ -27,7 +27,7 @@ class WALState:
     backfilled: int  # of them in the database file
     page_size: int
     file_bytes: int
-    idle_seconds: float  # since the last commit was seen
+    idle_seconds: float  # since anything was seen to be committed or copied
     since_room_seconds: float  # since the last checkpoint, done or tried
 
 

@@ -110,7 +110,7 @@ class Beat:
         self._glimpsed = False  # by a glance, since the last round
         self._rest: Index | None = None  # what the index said when the pin came to rest
         self._settled = 0  # moves in a row that found nothing changed
-        self._watched_at = self._added_at = self._acted_at = self._room_at = clock.monotonic()
+        self._watched_at = self._news_at = self._added_at = self._acted_at = self._room_at = clock.monotonic()
         self._waiting_since: float | None = None
 
     def round(self, wishes: Wishes) -> Round:
@@ -178,7 +178,7 @@ class Beat:
     def _take_note(self, index: Index, now: float) -> None:
         if self._seen is None or (index.frames, index.salts) != (self._seen.frames, self._seen.salts):
             self._added_at = now  # else somebody has copied, which a checkpoint that waits does, too
-        self._seen, self._settled = index, 0
+        self._seen, self._news_at, self._settled = index, now, 0
 
     def _interval(self, *, still: bool, urgently: bool) -> float:
         if not still:
@@ -238,7 +238,7 @@ class Beat:
             backfilled=index.backfilled,
             page_size=source.page_size,
             file_bytes=source.wal.size_bytes(),
-            idle_seconds=now - self._added_at,
+            idle_seconds=now - self._news_at,
             since_room_seconds=now - self._room_at,
         )
         what = decide(wal, self._limits)

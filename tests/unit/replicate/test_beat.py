@@ -390,6 +390,25 @@ def test_the_space_of_a_burst_is_given_back(rhythm: Rhythm) -> None:
     assert rhythm.capture.next_txid == 602
 
 
+def test_a_burst_that_was_just_copied_is_not_truncated(rhythm: Rhythm) -> None:
+    """Copying is news, too: for a second the pin has time to come to mark 0, where alone truncating is allowed."""
+    rhythm.round()
+    rhythm.insert(600, 3000)
+    while rhythm.round(0.01, wishes=Wishes(keep=True)).reached is not Reached.END:
+        pass
+    rhythm.clock.advance(5)
+    rhythm.round(wishes=Wishes(keep=True))
+    truncated = []
+    for _ in range(4):
+        rhythm.round(0.2)
+        rhythm.checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        truncated.append(Path(f"{rhythm.path}-wal").stat().st_size == 0)
+    assert not any(truncated)
+    for _ in range(10):
+        rhythm.round(1.1)
+    assert Path(f"{rhythm.path}-wal").stat().st_size == 0
+
+
 def test_a_replaced_file_is_noticed_at_once(rhythm: Rhythm, tmp_path: Path) -> None:
     """Another file at the path is seen by the next look, not by the next move of the pin."""
     rhythm.insert(1)
