@@ -91,7 +91,8 @@ def test_small_commits_flat_out(scene: Scene) -> None:
 def test_the_applications_own_checkpoints(scene: Scene, mode: str) -> None:
     """An application that checkpoints by itself, again and again, is not held up, and no commit is missed (#724).
 
-    Its checkpoint waits for the pin, which moves within 150 ms. Others have held up all writers for their busy timeout.
+    Its checkpoint waits for the pin, which moves as soon as writers stand still. Others have held up all writers for
+    their busy timeout.
     """
     scene.create()
     followed(scene)
