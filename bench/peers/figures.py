@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from bisect import bisect_left
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.peers.measure import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bench.peers.wire import Request
     from bench.peers.work import Commits
@@ -28,6 +30,17 @@ class Row:
     def document(self) -> dict[str, Any]:
         """Return it as it is kept."""
         return asdict(self)
+
+
+def medians(case: str, turns: Iterable[Row]) -> list[Row]:
+    """Return the median of each tool's figures over all turns of a case."""
+    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for row in turns:
+        found[row.peer, row.figure, row.unit].append(row.value)
+    return [
+        Row(case=case, peer=peer, figure=figure, value=statistics.median(values), unit=unit)
+        for (peer, figure, unit), values in found.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

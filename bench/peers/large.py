@@ -6,17 +6,15 @@ import os
 import random
 import shutil
 import sqlite3
-import statistics
 import sys
 import time
-from collections import defaultdict
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from bench.peers import field, least, wire
 from bench.peers.field import BARE, LIMIT
-from bench.peers.figures import Row
+from bench.peers.figures import Row, medians
 from bench.peers.measure import cpu_used, forget_peak, peak_bytes, run
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill, filler_rows
 from bench.peers.small import cost
@@ -40,24 +38,18 @@ _BULK: dict[str, Any] = {"kind": "insert", "rows": 4_000, "row_bytes": 3_900}
 
 def bulk(scene: Scene) -> Iterator[Row]:
     """Load 1 GiB in transactions of 16 MB, by turns."""
-    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    turns: list[Row] = []
     for _ in range(1 if scene.quick else 3):
         for peer in (None, *field.present((field.REPLICAD, field.NEW, field.OLD))):
-            for row in _bulk(scene, peer):
-                found[row.peer, row.figure, row.unit].append(row.value)
-    for (peer_name, figure, unit), values in found.items():
-        yield Row(case="bulk", peer=peer_name, figure=figure, value=statistics.median(values), unit=unit)
-    budgets = (
-        statistics.median(values) for (name, figure, _), values in found.items() if _is_cost_of_peer(name, figure)
-    )
+            turns += _bulk(scene, peer)
+    found = medians("bulk", turns)
+    yield from found
+    peers = (row for row in found if row.peer != field.REPLICAD.name)
+    budgets = (row.value for row in peers if row.figure == "CPU per GB of WAL")
     database = fill(scene.new_folder() / "app.db", random.Random(1), 0)
     perform(database, {**_BULK, "commits": 2})
     share = least.within(database, min(budgets, default=0.0)) * 4_096 / 4_120  # a frame is a page and its header
     yield Row(case="bulk", peer=LIMIT, figure="bytes sent per byte of WAL", value=share)
-
-
-def _is_cost_of_peer(name: str, figure: str) -> bool:
-    return figure == "CPU per GB of WAL" and name != field.REPLICAD.name
 
 
 def _bulk(scene: Scene, peer: Peer | None) -> Iterator[Row]:

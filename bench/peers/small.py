@@ -10,12 +10,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from bench.peers import field, least, wire
 from bench.peers.field import BARE, LIMIT, LIMIT_EAGER
-from bench.peers.figures import Row, lags, spread
+from bench.peers.figures import Row, lags, medians, spread
 from bench.peers.measure import cpu_used, forget_peak, peak_bytes
 from bench.peers.scene import MIB, Attached, Scene, ask, copy, fill
 from bench.peers.work import Commits, begin, noise_per_row, perform, wal_bytes_per_commit, write_back
@@ -185,27 +184,22 @@ def flat(scene: Scene) -> Iterator[Row]:
     seconds = 4.0 if scene.quick else 6.0
     for writers, turns in ((1, 1 if scene.quick else 7), (4, 0 if scene.quick else 5)):
         work = {"kind": "insert", "seconds": seconds, "writers": writers}
-        found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         each_bytes = wal_bytes_per_commit(base, work)
         share = least.of_wal(copy(base, scene.new_folder() / "app.db"), work)
-        found[LIMIT, "bytes sent per byte of WAL", ""].append(share)
+        found = [Row(case="", peer=LIMIT, figure="bytes sent per byte of WAL", value=share)]
         peers = (field.REPLICAD, field.NEW, *(() if scene.quick else (field.OLD, field.CRON)))
         for _ in range(turns):
             for peer in (None, *field.present(peers)):
                 database = copy(base, scene.new_folder() / "app.db")
-                for row in _flat(scene, database, peer, work, each_bytes):
-                    found[row.peer, row.figure, row.unit].append(row.value)
+                found += _flat(scene, database, peer, work, each_bytes)
                 _clear(scene, database)
             database = copy(base, scene.new_folder() / "app.db")
             write_back()
             with _beside(scene, "follow", str(database)):
                 commits = perform(database, work)
-            for row in _application(LIMIT, commits):
-                found[row.peer, row.figure, row.unit].append(row.value)
+            found += _application(LIMIT, commits)
             _clear(scene, database)
-        case = "1 writer" if writers == 1 else f"{writers} writers"
-        for (peer_name, figure, unit), values in found.items():
-            yield Row(case=case, peer=peer_name, figure=figure, value=statistics.median(values), unit=unit)
+        yield from medians("1 writer" if writers == 1 else f"{writers} writers", found)
 
 
 def _clear(scene: Scene, database: Path) -> None:
