@@ -44,7 +44,7 @@ _SETTLED_MOVES = 5
 mark 0 for a moment after it has copied the last frame, and a pin that is taken just then lands on another mark, for
 which the application's RESTART would wait, with every writer behind it."""
 
-PIN_INTERVAL_SECONDS = 0.15  # between looks at the length of the WAL, while frames are added
+BUSY_INTERVAL_SECONDS = 0.15  # between looks at the length of the WAL, while frames are added
 _STILL_SECONDS = 0.01  # without a change until the WAL stands still
 STILL_INTERVAL_SECONDS = 0.02  # before the first move then; doubles with each that found nothing changed
 _WATCH_INTERVAL_SECONDS = 0.1  # between looks for a checkpoint that waits for a pin that may not move
@@ -145,7 +145,7 @@ class Beat:
         still = now - self._added_at >= _STILL_SECONDS
         kept = wishes.any or reached is not Reached.END
         waited_seconds = self._watch(now, watching=kept and not news)
-        blocking = capture.source.may_be_on_zero and index.backfilled < index.frames
+        blocking = capture.source.may_be_on_zero and index.uncopied > 0
         urgently = waited_seconds > 0
         acted, disk_free_bytes = _Acted(), None
         if blocking or now - self._acted_at >= self._interval(still=still, urgently=urgently):
@@ -176,19 +176,20 @@ class Beat:
         return self.capture.table.page_size + FRAME_HEADER_BYTES
 
     def _take_note(self, index: Index, now: float) -> None:
+        """Remember what the index says now, which is not what it said."""
         if self._seen is None or (index.frames, index.salts) != (self._seen.frames, self._seen.salts):
             self._added_at = now  # else somebody has copied, which a checkpoint that waits does, too
         self._seen, self._news_at, self._settled = index, now, 0
 
     def _interval(self, *, still: bool, urgently: bool) -> float:
         if not still:
-            return PIN_INTERVAL_SECONDS
+            return BUSY_INTERVAL_SECONDS
         return STILL_INTERVAL_SECONDS * (1 if urgently else (1 << self._settled))
 
     def _pause(self, index: Index) -> float | None:
         if index == self._rest:
             return None
-        return min(PIN_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS * (1 << self._settled))
+        return min(BUSY_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS * (1 << self._settled))
 
     def _watch(self, now: float, *, watching: bool) -> float:
         """Return for how long a checkpoint has stood still that may be waiting for a pin; 0.0 when there is none."""
@@ -229,7 +230,7 @@ class Beat:
         return True
 
     def _is_much_to_copy(self, index: Index) -> bool:
-        return (index.frames - index.backfilled) * self.capture.table.page_size >= _BACKFILL_BYTES
+        return index.uncopied * self.capture.table.page_size >= _BACKFILL_BYTES
 
     def _checkpoint(self, index: Index, now: float) -> Room | None:
         source = self.capture.source

@@ -328,7 +328,7 @@ class Capture:
     def _was_overwritten(self) -> bool:
         """Return whether page 1 of the file is none that a checkpoint can have copied there."""
         index, size = self.source.index(), self.table.page_size
-        if index.frames == index.backfilled and not self.unread_frames(index):
+        if not index.uncopied and not self.unread_frames(index):
             self._first_pages.settle(self.table.first_hash)
         return not self._first_pages.are_seen_by(lambda: page_hash(self.source.read_file(0, size), 1))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from replicad.replicate.beat import PIN_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS
+from replicad.replicate.beat import BUSY_INTERVAL_SECONDS, STILL_INTERVAL_SECONDS
 from replicad.replicate.following import wait_for
 from replicad.replicate.reading import Reached
 
@@ -103,7 +103,7 @@ class Lookout:
             if last.pause_seconds is None or self._is_due(glance, now, began):
                 return now
             # No sooner than it has to be: there may be more by then.
-            wanted_at = min(began + PIN_INTERVAL_SECONDS, now + STILL_INTERVAL_SECONDS, self._closing_at)
+            wanted_at = min(began + BUSY_INTERVAL_SECONDS, now + STILL_INTERVAL_SECONDS, self._closing_at)
         self._set_tick(glance, now)
         if not self._is_awaited and not self._watch.armed and self._watch.arm():
             return wanted_at if glance else now  # one more glance, for what changed before the watch stood
@@ -157,7 +157,7 @@ class Lookout:
         if glance.news:
             self._note_news(now)
         on_zero = glance.news and last.pause_seconds is None
-        if on_zero or self._is_due(glance, now, began) or now - began >= PIN_INTERVAL_SECONDS:
+        if on_zero or self._is_due(glance, now, began) or now - began >= BUSY_INTERVAL_SECONDS:
             return True
         return None if self._keeps_rhythm(now) else False
 

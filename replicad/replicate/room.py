@@ -64,7 +64,7 @@ def _copy_bulk(capture: Capture) -> bool:
             return False
         source.backfill(patience_seconds=_PATIENCE_SECONDS)
         index = capture.look()
-        if (index.frames - index.backfilled) * capture.table.page_size <= _REST_BYTES:
+        if index.uncopied * capture.table.page_size <= _REST_BYTES:
             return True
         if (index.salts, index.backfilled) == (copied.salts, copied.backfilled):
             return False  # a reader holds the frames, or a long checkpoint goes on

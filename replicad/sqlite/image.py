@@ -51,7 +51,7 @@ class Image:
         Raises:
             SaltsMoved: the WAL was reset all the same, so that the pin is not the one `index` describes.
         """
-        return cls(source, pages=pages, overlay={} if index.frames == index.backfilled else _overlay(source, index))
+        return cls(source, pages=pages, overlay=_overlay(source, index) if index.uncopied else {})
 
     def read(self, first: int, count: int) -> bytearray:
         """Return `count` pages from number `first`, the lock page as zeros."""

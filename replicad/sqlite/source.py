@@ -48,6 +48,11 @@ class Index:
     backfilled: int  # how many of them are in the database file already
     salts: bytes  # of the WAL these numbers belong to; b"" when there is none
 
+    @property
+    def uncopied(self) -> int:
+        """How many committed frames are not in the database file yet."""
+        return self.frames - self.backfilled
+
 
 class Source:
     """One open database. Not safe for concurrent use; calls may come from different threads one at a time."""
