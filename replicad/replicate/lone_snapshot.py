@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from replicad.host.interruptible import Interrupted
 from replicad.position import NO_WAL
 from replicad.replicate.pinned import Pinned
 from replicad.replicate.ship import missing
-from replicad.restore.prove import Interrupted
 from replicad.sqlite.image import Image
 from replicad.store.database import chunk_names
 

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import DatabaseUnusable, ReplicadError
+from replicad.host.interruptible import interruptible
 from replicad.host.threads import Threads
 from replicad.observe import events
 from replicad.observe.logging import get_logger
@@ -33,7 +34,6 @@ from replicad.replicate.pinned import StateMoved
 from replicad.replicate.protocol import Driver, showing_life
 from replicad.replicate.snapshots import Snapshots
 from replicad.replicate.tenure import Intent, Tenure
-from replicad.restore.prove import interruptible
 from replicad.restore.request import Integrity
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import apsw
 
-from replicad.restore.prove import Interrupted
+from replicad.host.interruptible import Interrupted
 
 if TYPE_CHECKING:
     import threading

@@ -198,7 +198,7 @@ class Chain:
             block = opened.index.blocks[one.number]
             stored = view[block.offset - offset : block.offset - offset + block.stored_bytes]
             raw = read_block(opened.index, one.number, stored, what=opened.segment.stored.what)
-            if one.frames:
+            if one.frames and not self._workshop.overlay.put(one.frames, raw, block.first_frame):
                 self._workshop.image.write_frames(one.frames, raw, block.first_frame)
                 self._workshop.proof.written(pgno for pgno, _ in one.frames)
             for frame, version in one.answers:

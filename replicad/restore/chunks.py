@@ -21,7 +21,7 @@ from replicad.restore.faults import suspected
 from replicad.snapshot import decompress_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from replicad.errors import ReplicadError
     from replicad.restore.old_file import OldFile
@@ -151,24 +151,30 @@ class Chunks:
             self._workshop.image.finished([(first, pages)] if whole else runs)
 
     def _write_whole(self, first: int, raw: memoryview) -> bool:
-        """Write a chunk in one go, with the pages that are in their place already put in between; False: not this one.
+        """Write a chunk in one go, with the pages that segments have settled put in between; False: not this one.
 
-        Those that are settled and not written yet may be written at any moment, and must not be written over.
+        Those that are settled, and neither in their place nor kept aside yet, may be written at any moment, and must
+        not be written over.
         """
         workshop, size = self._workshop, self._manifest.page_size
-        image, proof, settled = workshop.image, workshop.proof, workshop.settled
+        image, proof, settled, overlay = workshop.image, workshop.proof, workshop.settled, workshop.overlay
         stop = first + len(raw) // size
         if not image.is_direct or raw.readonly or stop > settled.bound:
             return False
+        kept: dict[int, int] = {}
         begin = first
-        for index, count in (*settled.runs(first, stop - first), (stop, 0)):
-            if begin < index:
-                if not proof.are_written(begin, index - begin):
+        for end, count in (*settled.runs(first, stop - first), (stop, 0)):
+            aside = overlay.find(range(begin, end))
+            kept |= aside
+            for index, n in _without(begin, end, aside):
+                if not proof.are_written(index, n):
                     return False
-                image.read(begin * size, raw[(begin - first) * size : (index - first) * size])
-            begin = index + count
+                image.read(index * size, raw[(index - first) * size : (index - first + n) * size])
+            begin = end + count
+        overlay.read(kept, first, raw)
         if not image.write_whole(first, raw):
             return False
+        overlay.drop(kept)
         proof.take_whole(first, raw)
         return True
 
@@ -178,6 +184,14 @@ class Chunks:
             for pgno, version in self._answers.get(number, ()):
                 at = (pgno - 1) * size - number * self._chunk_bytes
                 self._workshop.shelf.put(version, raw[at : at + size])
+
+
+def _without(begin: int, end: int, left_out: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Return (index, count) of the pages in a row, from index `begin` to `end`, that are not left out."""
+    for index in (*sorted(left_out), end):
+        if begin < index:
+            yield begin, index - begin
+        begin = index + 1
 
 
 def _is_zeros(raw: memoryview) -> bool:

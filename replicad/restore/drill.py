@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import Damaged, HistoryGap, NewerFormat, NoSpace, ObjectMissing, ProofFailed, TargetOutsideWindow
 from replicad.host.files import free_bytes
+from replicad.host.interruptible import interruptible
 from replicad.host.threads import Threads
 from replicad.restore.assertions import Answer, ask_all, open_restored
 from replicad.restore.drill_folder import DrillFolder
-from replicad.restore.prove import ask_sqlite, interruptible
+from replicad.restore.prove import ask_sqlite
 from replicad.restore.request import Integrity, RestoreRequest
 from replicad.restore.restore import estimate, restore
 

@@ -18,12 +18,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from replicad.errors import FileUnusable
+from replicad.host.interruptible import interruptible
 from replicad.position import TXID
 from replicad.restore.chain import Chain, Way
 from replicad.restore.faults import suspected
 from replicad.restore.lending import Lending
 from replicad.restore.pieces import opened_newest_first
-from replicad.restore.prove import Proof, interruptible
+from replicad.restore.prove import Proof
 from replicad.restore.referring import Referring
 from replicad.restore.segments import State, open_segment
 from replicad.restore.settled import Settled
@@ -114,7 +115,7 @@ class Forward:
             await referring.unpack(way.base)
         finally:
             await threads.run(lending.close)
-            await threads.run(workshop.shelf.close)
+            await threads.run(workshop.close)
 
     async def look_ahead(self, prepared: Preparation) -> None:
         """Open the newest segments, which are needed in any case, while the file is still being read.

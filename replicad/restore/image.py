@@ -21,12 +21,16 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import xxhash
+
 from replicad.errors import FileUnusable, NoSpace
 from replicad.host.files import free_bytes
+from replicad.host.interruptible import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+    from threading import Event
 
     from replicad.restore.settled import Frames
 
@@ -54,6 +58,7 @@ class Image:
         self.path = path
         self.size_bytes = size_bytes
         self.page_size = page_size
+        self.spare_bytes = 0  # what its disk had beside it when it was made
         self._descriptor = -1
         self._direct = -1  # the same file, past the page cache; -1: that is not possible, or not worth it
         self._unflushed_bytes = 0  # set back without a lock: it only says about when
@@ -61,6 +66,7 @@ class Image:
         # not hand Python's own lock to and fro with each of them (a third of the time of a scattered restore).
         self._writing = threading.Lock()
         self._flushing = threading.Lock()
+        self._ends: list[tuple[int, int]] = []  # (page number, hash) of what was written past the page cache
         self._finished: deque[tuple[int, int]] = deque()  # (offset, bytes) that may leave the page cache
 
     def create(self) -> None:
@@ -73,6 +79,7 @@ class Image:
         room_bytes = free_bytes(self.path.parent)
         if self.size_bytes > room_bytes:
             raise NoSpace(path=self.path.parent, needed_bytes=self.size_bytes, free_bytes=room_bytes)
+        self.spare_bytes = room_bytes - self.size_bytes
         with self._problems("created"):
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
             os.ftruncate(self._descriptor, self.size_bytes)
@@ -124,7 +131,7 @@ class Image:
         return self._direct >= 0
 
     def write_whole(self, first: int, images: memoryview) -> bool:
-        """Write page images in a row past the page cache, and look whether both ends of them are where they should be.
+        """Write page images in a row past the page cache, and take note of both ends of them.
 
         What the page cache holds of these pages, written earlier, is written over.
 
@@ -137,7 +144,7 @@ class Image:
 
         Raises:
             NoSpace: the disk is full.
-            FileUnusable: it cannot be written for another reason, or the disk does not give back what was written.
+            FileUnusable: it cannot be written for another reason.
         """
         offset, length = first * self.page_size, len(images)
         if self._direct < 0 or offset % _ALIGNMENT_BYTES or length % _ALIGNMENT_BYTES:
@@ -152,8 +159,34 @@ class Image:
             if written < length:
                 self._write_rest(offset + written, bytes(images[written:]))
         for at in (0, length - self.page_size):
-            self._must_hold(offset + at, images[at : at + self.page_size])
+            pgno = (offset + at) // self.page_size + 1
+            self._ends.append((pgno, xxhash.xxh3_64_intdigest(images[at : at + self.page_size])))
         return True
+
+    def check_ends(self, stop: Event) -> None:
+        """Look whether the ends of all that went past the page cache are where they should be, and not elsewhere.
+
+        Once all is written: a read that comes between writes waits for them, ten times as long as it takes.
+
+        Raises:
+            FileUnusable: the disk does not give back what was written.
+            Interrupted: the event was set.
+        """
+        size = self.page_size
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # or a MiB is read with each of them
+        for pgno, expected in _rows(self._ends):
+            if stop.is_set():
+                raise Interrupted
+            found, begin = memoryview(bytearray(len(expected) * size)), (pgno - 1) * size
+            read_bytes = self.read(begin, found)
+            for at, page_hash in zip(range(0, len(found), size), expected, strict=True):
+                if at >= read_bytes or xxhash.xxh3_64_intdigest(found[at : at + size]) != page_hash:
+                    raise FileUnusable(
+                        path=self.path,
+                        operation="read back",
+                        found=f"other bytes at {begin + at} than were written there",
+                        hint="Check the disk: it does not keep what is written to it.",
+                    )
 
     def write_frames(self, frames: Frames, block: bytes | memoryview, first_frame: int) -> None:
         """Write the frames of a block; `first_frame` is the number of the block's first one.
@@ -244,16 +277,6 @@ class Image:
             finally:
                 self._flushing.release()
 
-    def _must_hold(self, offset: int, expected: memoryview) -> None:
-        found = bytearray(len(expected))
-        if self.read(offset, found) != len(found) or found != expected:
-            raise FileUnusable(
-                path=self.path,
-                operation="read back",
-                found=f"other bytes at {offset} than were written there",
-                hint="Check the disk: it does not keep what is written to it.",
-            )
-
     def _write_rest(self, offset: int, rest: bytes) -> None:
         while rest:
             written = os.pwrite(self._descriptor, rest, offset)
@@ -276,7 +299,7 @@ def disk_error(path: Path, operation: str, error: OSError, *, needed_bytes: int)
 
 
 def _rows(frames: Iterable[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
-    """Return (first page, frame numbers) of pages that follow one another, so that one call writes them."""
+    """Return (first page, what stands beside each) of pages that follow one another, for one call of the system."""
     row: list[int] = []
     first = 0
     for pgno, number in sorted(frames):

@@ -12,12 +12,12 @@ Versions stand in memory as far as there is room, and else in a file without a n
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from array import array
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NewType, Protocol
 
+from replicad.host.nameless import open_nameless
 from replicad.restore.image import disk_error
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Shelf:
             self._slots[version] = slot
             with self._problems("written"):
                 if self._file < 0:
-                    self._file = _nameless(self._folder)
+                    self._file = open_nameless(self._folder)
                 written = 0
                 while written < len(content):
                     written += os.pwrite(self._file, content[written:], slot * self._page_size + written)
@@ -181,8 +181,3 @@ class Shelf:
         except OSError as error:
             path = self._folder / "(a temporary file)"
             raise disk_error(path, operation, error, needed_bytes=self._page_size) from error
-
-
-def _nameless(folder: Path) -> int:
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return os.dup(file.fileno())

@@ -2,33 +2,32 @@
 
 Every page is hashed, with the number of the place it stands at; the checksum of the whole has to be the one that was
 recorded when the transaction was captured. A page is read back from the file for it; but for those that go to the disk
-past the page cache, a chunk in one write: they are hashed in the very memory that is written, and both ends of the
-chunk are read back from the disk. The checksum does not depend on the order, so this is done as soon as a chunk is
-written: it is still in the processor's cache, and there is nothing to wait for while the rest is on its way.
+past the page cache, a chunk in one write: they are hashed in the very memory that is written, and both ends of each
+are read back from the disk at the end. The checksum does not depend on the order, so this is done as soon as a chunk
+is written: it is still in the processor's cache, and there is nothing to wait for while the rest is on its way.
 SQLite's own checks are for those who want to know whether the source itself was sound.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import reduce
 from operator import xor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import apsw
 import xxhash
 
 from replicad.errors import ProofFailed
+from replicad.host.interruptible import Interrupted
 from replicad.position import lock_page
 from replicad.restore.request import Integrity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from replicad.host.threads import Threads
     from replicad.restore.image import Image
     from replicad.wal.pagetable import PageTable
 
@@ -38,31 +37,6 @@ _UNWRITTEN_MARK, _COUNTED_MARK, _WRITTEN_MARK = (bytes([mark]) for mark in (_UNW
 _SPARSE = 4  # fewer than one page in so many: each is read by itself
 _STEPS = 100_000  # of SQLite's virtual machine between two looks at whether to stop
 _MAX_PROBLEMS = 3  # quoted in a message
-
-T = TypeVar("T")
-
-
-class Interrupted(Exception):
-    """The caller was cancelled."""
-
-
-async def interruptible(threads: Threads, function: Callable[[threading.Event], T]) -> T:
-    """Call a long function in a thread; when the caller is cancelled, have it stop and wait until it has.
-
-    Args:
-        threads: where it runs.
-        function: is given an event, looks at it now and then, and raises `Interrupted` when it is set.
-    """
-    stop = threading.Event()
-    running = asyncio.ensure_future(threads.run(function, stop))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # seen, and of no interest: the caller has gone
-        raise
 
 
 class Proof:

@@ -16,6 +16,7 @@ import structlog
 from replicad.errors import ProofFailed, ReplicadError
 from replicad.host.allocator import give_back_free_memory
 from replicad.host.clock import SystemClock
+from replicad.host.interruptible import interruptible
 from replicad.host.threads import Threads
 from replicad.observe import events
 from replicad.restore.chain import Chain
@@ -28,7 +29,7 @@ from replicad.restore.old_file import OldFile
 from replicad.restore.place import Place, resolve_target
 from replicad.restore.planning import Planner, prepare_around
 from replicad.restore.progress import Silent
-from replicad.restore.prove import Proof, ask_sqlite, interruptible
+from replicad.restore.prove import Proof, ask_sqlite
 from replicad.restore.referring import Referring
 from replicad.restore.request import Integrity, Restored
 from replicad.restore.standing import Standing
@@ -243,6 +244,7 @@ class _Restore:
         async with task_group() as group:  # hashing keeps a core busy while the disk is
             checksum = group.create_task(interruptible(self._threads, proof.finish))
             group.create_task(self._threads.run(image.sync))
+            group.create_task(interruptible(self._threads, image.check_ends))
         _compare(image, prepared, checksum.result())
         await self._ask_sqlite(image.path)
         return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, table=table)
@@ -267,9 +269,10 @@ class _Restore:
                 if prepared.plan.segments:
                     await self._threads.run(give_back_free_memory)
                 await chunks.apply(group)
+            await self._threads.run(workshop.lay_down)
             await referring.unpack(prepared.plan.manifest.name)
         finally:
-            await self._threads.run(workshop.shelf.close)
+            await self._threads.run(workshop.close)
         return chunks.reused_bytes
 
     def _answer(self, target: Path, built: _Built, moved: tuple[Path, ...], seconds: float) -> Restored:

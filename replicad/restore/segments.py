@@ -21,6 +21,8 @@ WHOLE_BYTES = 4 << 20
 
 _MIN_TAIL_BYTES = 64 << 10
 _MAX_TAIL_BYTES = 1 << 20
+_INDEX_SHARE = 8  # the page numbers are no more than this part of a segment
+_TRANSACTION_BYTES = 256  # of memory, for each that was read
 _TAIL_SHARE = 64  # an index is rarely more than this part of a segment
 
 
@@ -59,8 +61,9 @@ class OpenSegment:
 
 def index_bytes(segment: LineSegment) -> int:
     """Return about how much memory an opened segment takes."""
-    size_bytes = segment.stored.size_bytes
-    return 2 * size_bytes if size_bytes <= WHOLE_BYTES else 2 * _tail_bytes(size_bytes)
+    key, size_bytes = segment.stored.key, segment.stored.size_bytes
+    held_bytes = size_bytes if size_bytes <= WHOLE_BYTES else 2 * _tail_bytes(size_bytes)
+    return held_bytes + held_bytes // _INDEX_SHARE + (key.last + 1 - key.first) * _TRANSACTION_BYTES
 
 
 async def open_segment(fetch: Fetch, segment: LineSegment, *, database_id: str) -> OpenSegment:

@@ -24,10 +24,10 @@ import xxhash
 
 from replicad.errors import FileUnusable, TargetBusy
 from replicad.host.files import fsync_directory
+from replicad.host.interruptible import Interrupted
 from replicad.position import is_page_size, lock_page, page_size_of
 from replicad.restore.image import Image, disk_error
 from replicad.restore.journal import journal_header, journal_path, journal_record
-from replicad.restore.prove import Interrupted
 from replicad.restore.segments import State
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicad.errors import FileUnusable
+from replicad.host.interruptible import Interrupted, interruptible
 from replicad.host.threads import Threads
-from replicad.restore.prove import Interrupted, interruptible
 from replicad.restore.restore import restore
 
 if TYPE_CHECKING:

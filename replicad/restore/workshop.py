@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from replicad.restore.budget import MemoryBudget
 from replicad.restore.older import Shelf, Wanted
+from replicad.restore.overlay import MOST_BYTES, Overlay
 from replicad.restore.settled import Settled
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 _AHEAD_SHARE = 8  # the part of the memory that segments opened ahead may take
 _SHELF_SHARE = 8  # the part of it that older pages may take, beside what is in flight
+_SPARE_SHARE = 2  # the part of the disk's room beside the database that may be used for a while
 
 
 class Workshop:
-    """One attempt at putting a database together in `image`, which `proof` reads back; `shelf` is closed at its end."""
+    """One attempt at putting a database together in `image`, which `proof` reads back; closed at its end."""
 
     def __init__(self, fetch: Fetch, image: Image, proof: Proof, progress: Progress, *, memory_bytes: int) -> None:
         self.fetch = fetch
@@ -34,5 +36,22 @@ class Workshop:
         shelf_bytes = memory_bytes // _SHELF_SHARE
         self.shelf = Shelf(image.path.parent, page_size=image.page_size, memory_bytes=shelf_bytes)
         self.wanted = Wanted(self.shelf)
+        room_bytes = min(MOST_BYTES, image.spare_bytes // _SPARE_SHARE) if image.is_direct else 0
+        self.overlay = Overlay(image.path.parent, page_size=image.page_size, room_bytes=room_bytes)
         self.ahead = MemoryBudget(memory_bytes // _AHEAD_SHARE)
         self.work = MemoryBudget(memory_bytes - memory_bytes // _AHEAD_SHARE)
+
+    def lay_down(self) -> None:
+        """Write into the image what no chunk has taken from the overlay. Blocks.
+
+        Raises:
+            NoSpace: the disk is full.
+            FileUnusable: it cannot be written or read for another reason.
+        """
+        for frames, images in self.overlay.rest():
+            self.image.write_frames(frames, images, 0)
+
+    def close(self) -> None:
+        """Let go of what is kept on the disk."""
+        self.shelf.close()
+        self.overlay.close()

@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from replicad.errors import FileUnusable, NoSpace
+from replicad.host.interruptible import Interrupted
 from replicad.plan.target import AtTXID
 from replicad.position import TXID
 from replicad.restore.image import Image
+from replicad.restore.overlay import MOST_BYTES, Overlay
 from replicad.restore.prove import Proof
-from replicad.restore.request import Integrity, RestoreRequest
+from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import restore
 from tests.unit.restore.conftest import stored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from replicad.store.memory import MemoryStore
@@ -29,12 +33,17 @@ SIZE = 4096
 
 
 class Writes:
-    """What `write_whole` was asked for, and whether it did it; how many files were begun."""
+    """What `write_whole` was asked for, and whether it did it; how many files were begun.
+
+    And how many pages were kept aside for each chunk.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers: list[bool] = []
         self.files = 0
-        whole, create = Image.write_whole, Image.create
+        self.room_bytes = MOST_BYTES
+        self.laid_over: list[int] = []
+        whole, create, read = Image.write_whole, Image.create, Overlay.read
 
         def write_whole(image: Image, first: int, images: memoryview) -> bool:
             done = whole(image, first, images)
@@ -45,8 +54,13 @@ class Writes:
             self.files += 1
             create(image)
 
+        def read_some(overlay: Overlay, found: Mapping[int, int], first: int, images: memoryview) -> None:
+            self.laid_over.append(len(found))
+            read(overlay, found, first, images)
+
         monkeypatch.setattr(Image, "write_whole", write_whole)
         monkeypatch.setattr(Image, "create", create_one)
+        monkeypatch.setattr(Overlay, "read", read_some)
 
 
 @pytest.fixture
@@ -71,6 +85,14 @@ def image(writes: Writes, tmp_path: Path) -> Iterator[Image]:
     found.remove()
 
 
+@pytest.fixture(params=[0, 5 * SIZE, MOST_BYTES])
+def limited(request: pytest.FixtureRequest, writes: Writes, monkeypatch: pytest.MonkeyPatch) -> Writes:
+    """Have room for so many bytes beside the image."""
+    writes.room_bytes = request.param
+    monkeypatch.setattr("replicad.restore.workshop.MOST_BYTES", writes.room_bytes)
+    return writes
+
+
 def aligned(content: bytes) -> memoryview:
     """Return the content in memory that begins at a page of it."""
     room = mmap.mmap(-1, len(content))
@@ -80,9 +102,12 @@ def aligned(content: bytes) -> memoryview:
 
 @pytest.mark.parametrize("page_table", [False, True])
 async def test_every_transaction_byte_for_byte(
-    recorder: Recorder, store: MemoryStore, tmp_path: Path, writes: Writes, *, page_table: bool
+    recorder: Recorder, store: MemoryStore, tmp_path: Path, limited: Writes, *, page_table: bool
 ) -> None:
-    """Whatever segments have settled among a chunk's pages, the file is the one that SQLite had."""
+    """Whatever segments have settled among a chunk's pages, the file is the one that SQLite had.
+
+    Wherever that waits for the chunk: in the image, beside it, or partly there.
+    """
     await stored(recorder, store)
     for number, found in recorder.transactions.items():
         path = tmp_path / f"{number}.db"
@@ -94,8 +119,25 @@ async def test_every_transaction_byte_for_byte(
         assert restored.checksum == found.checksum
         if restored.page_table is not None:
             assert (restored.page_table.checksum, restored.page_table.pages) == (found.checksum, found.pages)
-    assert any(writes.answers)
-    assert writes.files == len(recorder.transactions)
+    assert any(limited.answers)
+    assert any(limited.laid_over) == bool(limited.room_bytes)
+    assert limited.files == len(recorder.transactions)
+
+
+async def test_chunks_take_along_what_is_kept_for_them(
+    recorder: Recorder, store: MemoryStore, tmp_path: Path, limited: Writes
+) -> None:
+    """One thread, so that the segment is unpacked before the chunks around its pages are. Seen to fail without them."""
+    await recorder.start(store)
+    await recorder.snapshot(store, 2)
+    await recorder.segment(store, 3, 3, block_bytes=1 << 20)
+    path = tmp_path / "restored.db"
+    await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(3)), limits=Limits(threads=1)))
+    assert path.read_bytes() == recorder.transactions[3].database
+    assert limited.files == 1
+    assert any(limited.answers)
+    assert any(limited.laid_over) == bool(limited.room_bytes)
+    assert sum(limited.laid_over) <= len(recorder.transactions[3].pgnos)  # each of them once
 
 
 async def test_what_is_settled_and_not_written_yet_is_not_written_over(
@@ -202,7 +244,10 @@ def test_a_full_disk(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("place", [0, 7])
 def test_a_disk_that_does_not_keep_what_is_written(image: Image, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
-    """The first and the last page of each chunk are read back from the disk. Seen to fail without that look."""
+    """The first and the last page of each chunk are read back from the disk at the end.
+
+    Seen to fail without that look, and without its part in a restore.
+    """
     real = os.pwrite
 
     def pwrite(descriptor: int, images: memoryview, offset: int) -> int:
@@ -210,6 +255,37 @@ def test_a_disk_that_does_not_keep_what_is_written(image: Image, monkeypatch: py
         body[place * SIZE + 5] ^= 1
         return real(descriptor, aligned(bytes(body)), offset)
 
+    assert image.write_whole(8, aligned(os.urandom(8 * SIZE)))
+    image.check_ends(threading.Event())
     monkeypatch.setattr(os, "pwrite", pwrite)
+    assert image.write_whole(0, aligned(os.urandom(8 * SIZE)))
     with pytest.raises(FileUnusable, match=f"other bytes at {place * SIZE}"):
-        image.write_whole(0, aligned(os.urandom(8 * SIZE)))
+        image.check_ends(threading.Event())
+    asked = threading.Event()
+    asked.set()
+    with pytest.raises(Interrupted):
+        image.check_ends(asked)
+
+
+async def test_a_restore_looks_at_the_ends(
+    recorder: Recorder, store: MemoryStore, tmp_path: Path, writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRAP: a disk that answers and keeps nothing; a file of which that is found is not put in place."""
+    await stored(recorder, store)
+    real = Image.write_whole
+
+    def write_whole(image: Image, first: int, images: memoryview) -> bool:
+        done = real(image, first, images)
+        image.write_frames([(first + 1, 0)], bytes(image.page_size), 0)
+        return done
+
+    monkeypatch.setattr(Image, "write_whole", write_whole)
+    refused = 0
+    for number in recorder.transactions:
+        path = tmp_path / f"{number}.db"
+        writes.answers.clear()
+        with suppress(FileUnusable):
+            await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(number))))
+        assert path.exists() != any(writes.answers)
+        refused += not path.exists()
+    assert refused

@@ -13,10 +13,11 @@ import apsw
 import pytest
 
 from replicad.errors import ProofFailed
+from replicad.host.interruptible import Interrupted, interruptible
 from replicad.host.threads import Threads
 from replicad.position import lock_page
 from replicad.restore.image import Image
-from replicad.restore.prove import Interrupted, Proof, ask_sqlite, interruptible
+from replicad.restore.prove import Proof, ask_sqlite
 from replicad.restore.request import Integrity
 from replicad.wal.pagetable import PageTable, page_hash
 
