@@ -1,17 +1,22 @@
 """What replication costs that proves nothing: what is written to a WAL is read, packed and uploaded, and that is all.
 
-    python -m bench.peers.follow URL DATABASE
+    python -m bench.peers.follow URL DATABASE [pinned]
 
 It looks at the WAL's index 500 times a second, reads what is new, packs it a MiB at a time as replicad does (zstd, the
 same level), and uploads what there is once a second. It holds no lock and no pin: what a checkpoint takes away between
 two looks is lost to it. No page is told apart from another, nothing is hashed, ordered or confirmed.
+
+Pinned, it holds a read transaction from the first commit on: no checkpoint gets anywhere then, and no commit waits for
+one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from bench.peers.raw_wal import RawWAL, pack
@@ -25,10 +30,17 @@ _PIECE_BYTES = 1 << 20
 class Reader:
     """Reads what is new in a WAL, and packs it."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, *, pinned: bool) -> None:
         while not Path(f"{database}-shm").exists():
             time.sleep(_LOOK_SECONDS)
         self._wal = RawWAL(database)
+        self._pin = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+        while pinned and not self._pin.in_transaction:
+            if self._wal.look()[0]:  # before there is a frame a checkpoint is tried, in vain, at length, by each commit
+                self._pin.execute("BEGIN")
+                self._pin.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            else:
+                time.sleep(_LOOK_SECONDS)
         self._salts, self._frame = b"", 0
         self._unpacked = bytearray()
 
@@ -46,11 +58,11 @@ class Reader:
         return packed
 
 
-async def follow(url: str, database: Path) -> None:
+async def follow(url: str, database: Path, *, pinned: bool) -> None:
     """Do so until killed."""
     store = await open_store(url)
     await store.put("noise/ready", b"")
-    reader, body, number = await asyncio.to_thread(Reader, database), bytearray(), 0
+    reader, body, number = await asyncio.to_thread(partial(Reader, database, pinned=pinned)), bytearray(), 0
     sending: asyncio.Task[None] | None = None
     due_at = time.monotonic() + _SEND_SECONDS
     while True:
@@ -64,8 +76,8 @@ async def follow(url: str, database: Path) -> None:
 
 def main() -> None:
     """Do so."""
-    url, database = sys.argv[1:]
-    asyncio.run(follow(url, Path(database)))
+    url, database, *pinned = sys.argv[1:]
+    asyncio.run(follow(url, Path(database), pinned=pinned == ["pinned"]))
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def _application(found: Found) -> Iterator[Goal]:
         yield _at_most(f"longest commit flat out / least of the peers, {case}", mine, _best(stalls), 1.0, "ms")
     stalls = found.of_peers("bulk", "bulk", "commit max", _NOT_OURS)
     mine = found.value("bulk", "bulk", "commit max", REPLICAD.name)
-    yield _at_most("longest commit in the bulk load / least of the peers", mine, _best(stalls), 1.0, "ms")
+    limit = found.value("bulk", "bulk", "commit max", LIMIT)
+    yield _at_most("longest commit in the bulk load / least of the peers", mine, _best(stalls), 1.0, "ms", limit)
 
 
 def _cost(found: Found) -> Iterator[Goal]:

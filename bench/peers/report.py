@@ -56,8 +56,9 @@ _METHOD = """\
   are single transactions.
 - Idle is measured from 75 s behind the only commit on: what a tool does once behind its start is over by then.
 - CPU of an idle process is counted to the nanosecond, of threads and children that ended to 10 ms.
-- Flat out, figures are the median of seven turns with one writer and of five with four, those of the bulk load of
-  three, the longest commit too: from one half second to the next the same machine makes 50,000 commits or 70,000.
+- Flat out, figures are the median of seven turns with one writer and of five with four, those of the bulk load, and of
+  restores from 20 ms away, of three, the longest commit too: from one half second to the next the same machine makes
+  50,000 commits or 70,000.
 - A day is 86,400 commits at 600 a second, with the intervals of all tools divided by 600.
 - The bill is requests at AWS S3 Standard's price in us-east-1 ($5 per million PUT, POST, LIST; $0.40 per million
   GET, HEAD), without storage.
@@ -71,7 +72,9 @@ _METHOD = """\
   be reached at once. At 1 and 20 commits a second it is the noise in the rows. For the
   throughput flat out it is the application beside a process that reads what is written to the WAL, packs it at
   replicad's level and uploads it once a second, and does nothing else: no pin, no order, no hash
-  (`bench/peers/follow.py`). For CPU at 20 commits a second it is what one upload of the same size a second takes, one
+  (`bench/peers/follow.py`); for the longest commit of the bulk load it is beside the same process with a read
+  transaction that stays open, so that no commit waits for a checkpoint. (Litestream 0.3 packs what was loaded some ten
+  seconds later.) For CPU at 20 commits a second it is what one upload of the same size a second takes, one
   look for a successor, and 100 glances at the WAL's index, for a commit's time has to be seen to be told: to 10 ms by
   replicad, to a second by Litestream, whose own limit *uploads alone* would be (`bench/peers/putter.py`). For the lag
   it is what the median commit waits when there is one PUT a second, as all send at their defaults; *limit eager*,

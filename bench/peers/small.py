@@ -124,7 +124,7 @@ def _least_lag(scene: Scene, work: dict[str, Any]) -> Iterator[Row]:
     database = fill(scene.new_folder() / "app.db", random.Random(1), 10 * MIB)
     with contextlib.closing(sqlite3.connect(database)) as holder:
         holder.execute("SELECT count(*) FROM sqlite_schema")  # the WAL and its index are there from now on
-        with _beside(scene, "wake", str(database), delay_ms=_DELAY_MS) as (_, near):
+        with beside(scene, "wake", str(database), delay_ms=_DELAY_MS) as (_, near):
             time.sleep(1)
             began = time.monotonic()
             commits = perform(database, work)
@@ -138,7 +138,7 @@ def _least_cpu(scene: Scene, attached: Attached, began: float, seconds: float) -
     size_bytes, pause_seconds = round(statistics.median(log)), 1.0
     for figure, glances in (("CPU", _GLANCES), ("CPU of uploads alone", 0)):
         arguments = (attached.site.database, size_bytes, pause_seconds, glances)
-        with _beside(scene, "putter", *map(str, arguments), delay_ms=_DELAY_MS) as (uploading, _):
+        with beside(scene, "putter", *map(str, arguments), delay_ms=_DELAY_MS) as (uploading, _):
             time.sleep(2)  # connections, and what is imported late
             cpu = cpu_used(uploading.pid)
             time.sleep(seconds / 2)
@@ -195,7 +195,7 @@ def flat(scene: Scene) -> Iterator[Row]:
                 _clear(scene, database)
             database = copy(base, scene.new_folder() / "app.db")
             write_back()
-            with _beside(scene, "follow", str(database)):
+            with beside(scene, "follow", str(database)):
                 commits = perform(database, work)
             found += _application(LIMIT, commits)
             _clear(scene, database)
@@ -230,7 +230,7 @@ def _flat(scene: Scene, database: Path, peer: Peer | None, work: dict[str, Any],
 
 
 @contextlib.contextmanager
-def _beside(
+def beside(
     scene: Scene, program: str, *arguments: str, delay_ms: float = 0.0
 ) -> Iterator[tuple[subprocess.Popen[bytes], wire.Wire]]:
     """Have a program of ours run that uploads; yield it, and what it sends by, when it has made its first request."""

@@ -200,7 +200,7 @@ RESTORE = (
         section=Section.RESTORE,
         effect="Downloads at the same time during a restore.",
         example="16",
-        default="8",
+        default="10",
         low="1",
         high="64",
     ),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from replicad import zstd
 from replicad.restore.faults import suspected
 from replicad.snapshot import decompress_chunk
+from replicad.store.into import Rooms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,6 +67,7 @@ class Chunks:
         # bodies that wait for a thread hold memory, and are of no use: a few more than are on their way
         self._room = asyncio.Semaphore(workshop.fetch.concurrency + _WAITING)
         self._chunk_bytes = self._manifest.chunk_pages * self._manifest.page_size
+        self._rooms = Rooms(max((chunk.stored_bytes for chunk in self._manifest.chunks), default=0))
 
     async def apply(self, group: asyncio.TaskGroup) -> None:
         """Settle the pages that are left; what is still being written when this returns is in the group.
@@ -108,7 +110,7 @@ class Chunks:
         with suspected(self._stored.name, chunk=chunk.key):
             if chunk.key in self._unusable:  # found out by an earlier attempt
                 raise self._unusable[chunk.key]
-            await self._workshop.fetch.proven(chunk.key, partial(self._unpack, chunk, numbers))
+            await self._workshop.fetch.proven_in(self._rooms, chunk.key, partial(self._unpack, chunk, numbers))
 
     def _reuse(self, chunk: Chunk, numbers: list[int]) -> bool:
         raw = self._old.chunk(chunk.name, chunk.raw_bytes, (number * self._chunk_bytes for number in numbers))
@@ -116,7 +118,7 @@ class Chunks:
             self._write(memoryview(raw), numbers)
         return raw is not None
 
-    def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes) -> None:
+    def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes | memoryview) -> None:
         if self._verify:
             raw = decompress_chunk(
                 stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key, names=self._old.names

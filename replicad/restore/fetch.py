@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import Damaged
 from replicad.store.database import chunk_names
+from replicad.store.into import read_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replicad.host.threads import Threads
     from replicad.snapshot import ChunkNames
+    from replicad.store.into import Rooms
     from replicad.store.protocol import ObjectStore
 
 T = TypeVar("T")
@@ -57,6 +59,18 @@ class Fetch:
         self.fetched_bytes += len(body)
         return body
 
+    async def proven_in(self, rooms: Rooms, key: str, use: Callable[[bytes | memoryview], T]) -> T:
+        """Return what `proven` does of a whole object, which is in one of the rooms while `use` runs.
+
+        Raises:
+            Damaged: it was damaged both times.
+            Exception: as `read`, and whatever else `use` raises.
+        """
+        try:
+            return await self._use(rooms, key, use)
+        except Damaged:
+            return await self._use(rooms, key, use)
+
     async def proven(self, key: str, use: Callable[[bytes], T], *, start: int = 0, stop: int | None = None) -> T:
         """Return what `use`, called in a thread, makes of the bytes [start, stop) of an object.
 
@@ -71,3 +85,13 @@ class Fetch:
             return await self.threads.run(use, await self.read(key, start=start, stop=stop))
         except Damaged:
             return await self.threads.run(use, await self.read(key, start=start, stop=stop))
+
+    async def _use(self, rooms: Rooms, key: str, use: Callable[[bytes | memoryview], T]) -> T:
+        async with self._room:
+            self.requests += 1
+            body = await read_into(self._store, key, rooms)
+        self.fetched_bytes += len(body)
+        try:
+            return await self.threads.run(use, body)
+        finally:
+            rooms.give_back(body)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from replicad.store.into import read_into
 from replicad.store.url import join_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from replicad.store.into import Rooms
     from replicad.store.protocol import ObjectStore, StoredObject
 
 
@@ -36,6 +38,10 @@ class PrefixedStore:
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes [start, stop) of an object, see `ObjectStore.get`."""
         return await self._store.get(self._prefix + key, start=start, stop=stop)
+
+    async def get_into(self, key: str, rooms: Rooms) -> bytes | memoryview:
+        """Return a whole object, in a room if it can be, see `read_into`."""
+        return await read_into(self._store, self._prefix + key, rooms)
 
     async def put(self, key: str, body: bytes) -> None:
         """Store an object, see `ObjectStore.put`."""

@@ -7,6 +7,7 @@ A `put` whose answer was lost may be repeated, because the bytes are the same.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -20,10 +21,12 @@ from tenacity import (
 )
 
 from replicad.errors import StoreUnreachable
+from replicad.store.into import read_into
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from replicad.store.into import Rooms
     from replicad.store.options import StoreOptions
     from replicad.store.protocol import ObjectStore, StoredObject
 
@@ -54,17 +57,28 @@ class RetryPolicy:
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Return what `attempt` returns, calling it again while it raises `StoreUnreachable` and there is time.
 
+        Nearly every request succeeds at once, and needs nobody to count: tenacity, which takes 0.2 ms of each call, is
+        told of a first failure afterwards.
+
         Raises:
             StoreUnreachable: of the last attempt.
         """
+        began = time.monotonic()
+        try:
+            return await attempt()
+        except StoreUnreachable as error:
+            failures = [error]
+        rest_seconds = max(0.0, self.budget_seconds - (time.monotonic() - began))
         tries = AsyncRetrying(
-            stop=stop_after_attempt(self.attempts) | stop_before_delay(self.budget_seconds),
+            stop=stop_after_attempt(self.attempts) | stop_before_delay(rest_seconds),
             wait=self._wait_seconds,
             retry=retry_if_exception_type(StoreUnreachable),
             reraise=True,
         )
 
-        async def once() -> T:  # tenacity awaits only what was written as `async def`, which a lambda is not
+        async def once() -> T:
+            if failures:
+                raise failures.pop()
             return await attempt()
 
         return await tries(once)
@@ -92,6 +106,10 @@ class RetryingStore:
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes [start, stop) of an object, see `ObjectStore.get`."""
         return await self._policy.run(lambda: self._store.get(key, start=start, stop=stop))
+
+    async def get_into(self, key: str, rooms: Rooms) -> bytes | memoryview:
+        """Return a whole object, in a room if it can be, see `read_into`."""
+        return await self._policy.run(lambda: read_into(self._store, key, rooms))
 
     async def put(self, key: str, body: bytes) -> None:
         """Store an object, see `ObjectStore.put`."""

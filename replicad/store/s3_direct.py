@@ -16,7 +16,8 @@ import http.client
 import re
 import socket
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from replicad import __version__
@@ -29,10 +30,13 @@ from replicad.store.s3_signature import query_string, signed_headers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from replicad.store.into import Rooms
     from replicad.store.metered import RequestObserver
     from replicad.store.options import StoreOptions
     from replicad.store.protocol import ObjectStore, StoredObject
     from replicad.store.s3_access import Access
+
+T = TypeVar("T")
 
 _OK, _PARTIAL = 200, 206
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -52,9 +56,14 @@ class _Connection:
         self._silent_seconds = options.read_timeout_seconds
 
     def get(
-        self, path: str, query: str, extra: Mapping[str, str], expect: Callable[[int], object]
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        """Make one request; return the answer and its whole body.
+        self,
+        path: str,
+        query: str,
+        extra: Mapping[str, str],
+        rooms: Rooms | None,
+        expect: Callable[[int], object],
+    ) -> tuple[http.client.HTTPResponse, bytes | memoryview]:
+        """Make one request; return the answer and its whole body, in a room when there are any.
 
         Raises:
             _Doubt: there is none, or it is not what was announced.
@@ -76,7 +85,7 @@ class _Connection:
                 length = answer.length
                 if length is not None:
                     expect(length)
-                body = answer.read() if length is None else answer.read(length)
+                body = _whole_body(answer, length, rooms)
         except (OSError, http.client.HTTPException) as error:
             raise _Doubt(repr(error)) from error
         if length is not None and len(body) != length:
@@ -98,6 +107,15 @@ class _Connection:
     def close(self) -> None:
         """Close it."""
         self._http.close()
+
+
+def _whole_body(answer: http.client.HTTPResponse, length: int | None, rooms: Rooms | None) -> bytes | memoryview:
+    if length is None:
+        return answer.read()
+    if rooms is None:
+        return answer.read(length)
+    body = rooms.take(length)
+    return body[: answer.readinto(body)]
 
 
 class DirectReads:
@@ -138,13 +156,23 @@ class DirectReads:
         extra = {} if start == 0 and stop is None else {"range": f"bytes={start}-{'' if stop is None else stop - 1}"}
         try:
             with self._certain():
-                answer, body = await self._ask("get", self._access.root + quote(key, safe="/-_.~"), "", extra)
+                answer, body = await self._ask("get", self._path(key), "", extra)
                 _check_status(answer, _PARTIAL if extra else _OK)
                 if extra:
                     _check_range(answer.getheader("content-range", ""), body, start, stop)
-                return body
+                return bytes(body)
         except _Doubt:
             return await (await self._whole()).get(key, start=start, stop=stop)
+
+    async def get_into(self, key: str, rooms: Rooms) -> bytes | memoryview:
+        """Return a whole object, in a room if it can be, see `read_into`."""
+        try:
+            with self._certain():
+                answer, body = await self._ask("get", self._path(key), "", {}, rooms)
+                _check_status(answer, _OK)
+                return body
+        except _Doubt:
+            return await (await self._whole()).get(key)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
         """Iterate over objects in key order, see `ObjectStore.list`; one request for each 1 000."""
@@ -156,7 +184,7 @@ class DirectReads:
                 with self._certain():
                     answer, body = await self._ask("list", self._access.root, query, {})
                     _check_status(answer, _OK)
-                    rows, following = _page(body, prefix, last, token, self.url)
+                    rows, following = _page(bytes(body), prefix, last, token, self.url)
             except _Doubt:
                 break
             for row in rows:
@@ -209,9 +237,12 @@ class DirectReads:
                 self._full = await self._open_full()
         return self._full
 
+    def _path(self, key: str) -> str:
+        return self._access.root + quote(key, safe="/-_.~")
+
     async def _ask(
-        self, verb: str, path: str, query: str, extra: Mapping[str, str]
-    ) -> tuple[http.client.HTTPResponse, bytes]:
+        self, verb: str, path: str, query: str, extra: Mapping[str, str], rooms: Rooms | None = None
+    ) -> tuple[http.client.HTTPResponse, bytes | memoryview]:
         """Make one request within the time that it may take; a cancelled one leaves no thread behind."""
         limits, loop = self._options, asyncio.get_running_loop()
         silent_seconds = limits.connect_timeout_seconds + limits.read_timeout_seconds
@@ -224,7 +255,8 @@ class DirectReads:
                         seconds = silent_seconds + size_bytes / limits.min_bytes_per_second
                         loop.call_soon_threadsafe(_put_off, deadline, loop.time() + seconds)
 
-                    answer, body = await self._wait(connection, path, query, extra, expect)
+                    asking = partial(connection.get, path, query, extra, rooms, expect)
+                    answer, body = await self._wait(connection, asking)
             except TimeoutError as error:
                 raise _Doubt("too slow") from error
             moved.received_bytes = len(body) if verb == "get" else 0
@@ -234,10 +266,8 @@ class DirectReads:
             self._idle.append(connection)
         return answer, body
 
-    async def _wait(
-        self, connection: _Connection, path: str, query: str, extra: Mapping[str, str], expect: Callable[[int], object]
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        asking = asyncio.ensure_future(self._threads.run(connection.get, path, query, extra, expect))
+    async def _wait(self, connection: _Connection, ask: Callable[[], T]) -> T:
+        asking = asyncio.ensure_future(self._threads.run(ask))
         try:
             return await asyncio.shield(asking)
         except BaseException:
@@ -259,7 +289,7 @@ def _check_status(answer: http.client.HTTPResponse, expected: int) -> None:
         raise _Doubt(answer.status)
 
 
-def _check_range(said: str, body: bytes, start: int, stop: int | None) -> None:
+def _check_range(said: str, body: bytes | memoryview, start: int, stop: int | None) -> None:
     found = _CONTENT_RANGE.fullmatch(said)
     if found is None:
         raise _Doubt(said)

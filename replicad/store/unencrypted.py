@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from replicad.encryption.sizes import MAGIC
 from replicad.errors import Damaged, NewerFormat, WrongKey
 from replicad.layout import KEYRING
+from replicad.store.into import read_into
 from replicad.store.keyrings import NO_KEY, ids_text, read_keyring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from replicad.encryption.keyring import Keyring
+    from replicad.store.into import Rooms
     from replicad.store.protocol import ObjectStore, StoredObject
 
 
@@ -38,6 +40,13 @@ class UnencryptedStore:
         """Return the bytes [start, stop) of an object, see `ObjectStore.get`."""
         body = await self._store.get(key, start=start, stop=stop)
         if start == 0 and body.startswith(MAGIC):
+            raise await self._refusal()
+        return body
+
+    async def get_into(self, key: str, rooms: Rooms) -> bytes | memoryview:
+        """Return a whole object, in a room if it can be, see `read_into`."""
+        body = await read_into(self._store, key, rooms)
+        if body[: len(MAGIC)] == MAGIC:
             raise await self._refusal()
         return body
 

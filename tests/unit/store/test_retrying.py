@@ -82,6 +82,23 @@ async def test_given_up_when_the_time_is_used_up() -> None:
     assert 2 <= attempt.calls < 1_000
 
 
+async def test_the_first_attempt_counts() -> None:
+    """An attempt that takes all of the time is the only one. Seen to fail with the budget begun after it."""
+    calls = 0
+
+    async def attempt() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.06)
+        raise _unreachable()
+
+    with pytest.raises(StoreUnreachable):
+        await RetryPolicy(attempts=9, budget_seconds=0.05, first_wait_seconds=0.0001, max_wait_seconds=0.001).run(
+            attempt
+        )
+    assert calls == 1
+
+
 async def test_retry_after_beyond_the_budget() -> None:
     """A store that asks to come back after the budget's end is believed: the error is raised at once.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.errors import ObjectMissing
+from replicad.store.into import Rooms, read_into
 from replicad.store.open import StoreOptions, open_store
 from replicad.store.retrying import RetryingStore
 from replicad.store.s3_access import plain_access
@@ -102,8 +103,9 @@ async def test_a_listing_of_many_pages(moto: MotoServer) -> None:
     ],
     ids=str,
 )
+@pytest.mark.parametrize("into", [False, True])
 async def test_whatever_else_comes_is_asked_of_the_sdk(
-    moto: MotoServer, proxy: FaultProxy, fault: dict[str, object]
+    moto: MotoServer, proxy: FaultProxy, fault: dict[str, object], *, into: bool
 ) -> None:
     """An answer that is no plain success is asked for again by the SDK, and so is all that follows."""
     quick = dataclasses.replace(ONCE, connect_timeout_seconds=0.5, read_timeout_seconds=2.5)
@@ -112,7 +114,7 @@ async def test_whatever_else_comes_is_asked_of_the_sdk(
     await store.put("key", BODY)
     rule = Rule(method="GET", path="/key", times=1, **fault)  # type: ignore[arg-type]  # one of the two
     proxy.rules.append(rule)
-    assert await store.get("key") == BODY
+    assert (await read_into(store, "key", Rooms(len(BODY))) if into else await store.get("key")) == BODY
     assert [seen.method for seen in proxy.seen] == ["PUT", "GET", "GET"]
     assert reads(store)._doubted
     assert await store.get("key") == BODY

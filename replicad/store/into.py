@@ -1,0 +1,56 @@
+"""Reading into memory that is used again and again.
+
+Memory for an object of a MiB or more comes from the system and goes back to it with each of them, and the system clears
+every page of it anew: of a restore that is a tenth of its processor time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicad.store.protocol import ObjectStore
+
+
+class Rooms:
+    """Memory for objects that are read one after another, several at once; threads may use it at the same time.
+
+    There are as many rooms as were taken at once. None is given away before an answer says how long it is: memory that
+    waits for a distant store is of no use to anybody.
+
+    Args:
+        room_bytes: the size of each; an object that is larger gets memory of its own.
+    """
+
+    def __init__(self, room_bytes: int) -> None:
+        self._room_bytes = room_bytes
+        self._free: deque[bytearray] = deque()
+
+    def take(self, n_bytes: int) -> memoryview:
+        """Return room for so many bytes."""
+        if n_bytes > self._room_bytes:
+            return memoryview(bytearray(n_bytes))
+        try:
+            room = self._free.pop()
+        except IndexError:
+            room = bytearray(self._room_bytes)
+        return memoryview(room)[:n_bytes]
+
+    def give_back(self, body: bytes | memoryview) -> None:
+        """Use the room of this object for others from now on, if it has one."""
+        if isinstance(body, memoryview) and isinstance(body.obj, bytearray) and len(body.obj) == self._room_bytes:
+            self._free.append(body.obj)
+
+
+async def read_into(store: ObjectStore, key: str, rooms: Rooms) -> bytes | memoryview:
+    """Return a whole object, in a room when the store can put it there, else in memory of its own.
+
+    Raises:
+        ReplicadError: as `ObjectStore.get`.
+    """
+    get_into = getattr(store, "get_into", None)
+    if get_into is None:
+        return await store.get(key)
+    body: bytes | memoryview = await get_into(key, rooms)
+    return body
