@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from replicad.restore.preparation import Preparation
     from replicad.restore.workshop import Workshop
     from replicad.snapshot import Chunk
+    from replicad.store.into import Held
 
 _WAITING = 1  # chunks that were fetched and wait for a thread
 _GLANCE_BYTES = 64  # enough to see that most chunks are not zeros
@@ -118,15 +119,16 @@ class Chunks:
             self._write(memoryview(raw), numbers)
         return raw is not None
 
-    def _unpack(self, chunk: Chunk, numbers: list[int], stored: bytes | memoryview) -> None:
+    def _unpack(self, chunk: Chunk, numbers: list[int], stored: Held) -> None:
         if self._verify:
             raw = decompress_chunk(
-                stored, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key, names=self._old.names
+                stored.body, raw_bytes=chunk.raw_bytes, name=chunk.name, what=chunk.key, names=self._old.names
             )
             self._write(memoryview(raw), numbers)
             return
         buffer = self._buffer()[: chunk.raw_bytes]
-        zstd.decompress_into(buffer, stored, what=chunk.key, where="zstd frame")
+        zstd.decompress_into(buffer, stored.body, what=chunk.key, where="zstd frame")
+        stored.let_go()  # the next chunk needs its room while this one is written
         self._write(buffer, numbers)
 
     def _buffer(self) -> memoryview:
@@ -169,6 +171,8 @@ class Chunks:
             aside = overlay.find(range(begin, end))
             kept |= aside
             for index, n in _without(begin, end, aside):
+                if proof.are_later(index, n):
+                    continue  # then they may be anything now
                 if not proof.are_written(index, n):
                     return False
                 image.read(index * size, raw[(index - first) * size : (index - first + n) * size])

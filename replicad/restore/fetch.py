@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import Damaged
 from replicad.store.database import chunk_names
-from replicad.store.into import read_into
+from replicad.store.into import Held, read_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +59,8 @@ class Fetch:
         self.fetched_bytes += len(body)
         return body
 
-    async def proven_in(self, rooms: Rooms, key: str, use: Callable[[bytes | memoryview], T]) -> T:
-        """Return what `proven` does of a whole object, which is in one of the rooms while `use` runs.
+    async def proven_in(self, rooms: Rooms, key: str, use: Callable[[Held], T]) -> T:
+        """Return what `proven` does of a whole object, which may be in one of the rooms until `use` lets go of it.
 
         Raises:
             Damaged: it was damaged both times.
@@ -86,12 +86,12 @@ class Fetch:
         except Damaged:
             return await self.threads.run(use, await self.read(key, start=start, stop=stop))
 
-    async def _use(self, rooms: Rooms, key: str, use: Callable[[bytes | memoryview], T]) -> T:
+    async def _use(self, rooms: Rooms, key: str, use: Callable[[Held], T]) -> T:
         async with self._room:
             self.requests += 1
-            body = await read_into(self._store, key, rooms)
-        self.fetched_bytes += len(body)
+            held = Held(await read_into(self._store, key, rooms), rooms)
+        self.fetched_bytes += len(held.body)
         try:
-            return await self.threads.run(use, body)
+            return await self.threads.run(use, held)
         finally:
-            rooms.give_back(body)
+            held.let_go()

@@ -19,6 +19,7 @@ import stat
 import threading
 from collections import deque
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -40,6 +41,7 @@ _FLUSH_BYTES = 32 << 20  # written between two of these visits to the disk
 _LONG_BYTES = 64 << 10  # in one go: shorter writes are scattered, and the disk has less to do when it sees them all
 _DIRECT_BYTES = 64 << 20  # what is smaller stays in the page cache, for the application's first queries
 _ALIGNMENT_BYTES = 4096  # of the place, the length and the memory of a write past the page cache
+_READ_AT_ONCE = 64  # places in the file
 _NEW_MODE = 0o644  # less the umask: what SQLite gives a new database
 
 
@@ -66,7 +68,7 @@ class Image:
         # not hand Python's own lock to and fro with each of them (a third of the time of a scattered restore).
         self._writing = threading.Lock()
         self._flushing = threading.Lock()
-        self._ends: list[tuple[int, int]] = []  # (page number, hash) of what was written past the page cache
+        self._ends: dict[int, int] = {}  # hash by page number, of what was written past the page cache
         self._finished: deque[tuple[int, int]] = deque()  # (offset, bytes) that may leave the page cache
 
     def create(self) -> None:
@@ -160,7 +162,7 @@ class Image:
                 self._write_rest(offset + written, bytes(images[written:]))
         for at in (0, length - self.page_size):
             pgno = (offset + at) // self.page_size + 1
-            self._ends.append((pgno, xxhash.xxh3_64_intdigest(images[at : at + self.page_size])))
+            self._ends[pgno] = xxhash.xxh3_64_intdigest(images[at : at + self.page_size])
         return True
 
     def check_ends(self, stop: Event) -> None:
@@ -174,22 +176,19 @@ class Image:
         """
         size = self.page_size
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # or a MiB is read with each of them
-        for pgno, expected in _rows(self._ends):
+        rows = _rows(self._ends.items())
+        while batch := list(islice(rows, _READ_AT_ONCE)):
             if stop.is_set():
                 raise Interrupted
-            found, begin = memoryview(bytearray(len(expected) * size)), (pgno - 1) * size
-            read_bytes = self.read(begin, found)
-            for at, page_hash in zip(range(0, len(found), size), expected, strict=True):
-                if at >= read_bytes or xxhash.xxh3_64_intdigest(found[at : at + size]) != page_hash:
-                    raise FileUnusable(
-                        path=self.path,
-                        operation="read back",
-                        found=f"other bytes at {begin + at} than were written there",
-                        hint="Check the disk: it does not keep what is written to it.",
-                    )
+            for pgno, expected in batch:  # so that the disk has all of them to do at once
+                os.posix_fadvise(self._descriptor, (pgno - 1) * size, len(expected) * size, os.POSIX_FADV_WILLNEED)
+            for pgno, expected in batch:
+                self._check_row((pgno - 1) * size, expected)
 
     def write_frames(self, frames: Frames, block: bytes | memoryview, first_frame: int) -> None:
         """Write the frames of a block; `first_frame` is the number of the block's first one.
+
+        They may be written over what went past the page cache.
 
         Raises:
             NoSpace: the disk is full.
@@ -204,6 +203,8 @@ class Image:
         with self._writing:
             for offset, images in rows:
                 self._write(offset, images)
+        for pgno, _ in frames:
+            self._ends.pop(pgno, None)
         self._flush()
 
     def finished(self, runs: Iterable[tuple[int, int]]) -> None:
@@ -276,6 +277,20 @@ class Image:
                         os.posix_fadvise(self._descriptor, offset, n_bytes, os.POSIX_FADV_DONTNEED)
             finally:
                 self._flushing.release()
+
+    def _check_row(self, begin: int, expected: Sequence[int]) -> None:
+        """Compare the hashes of pages in a row, from this place in the file on, with what they have to be."""
+        size = self.page_size
+        found = memoryview(bytearray(len(expected) * size))
+        read_bytes = self.read(begin, found)
+        for at, page_hash in zip(range(0, len(found), size), expected, strict=True):
+            if at >= read_bytes or xxhash.xxh3_64_intdigest(found[at : at + size]) != page_hash:
+                raise FileUnusable(
+                    path=self.path,
+                    operation="read back",
+                    found=f"other bytes at {begin + at} than were written there",
+                    hint="Check the disk: it does not keep what is written to it.",
+                )
 
     def _write_rest(self, offset: int, rest: bytes) -> None:
         while rest:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replicad.restore.settled import Frames
 
 MOST_BYTES = 128 << 20
-"""Kept aside at most: as much as the kernel takes in for a file before it makes whoever writes wait for the disk."""
+"""Kept aside at most: for a moment it takes page cache, and room on the disk."""
 
 _MOST_PAGES = 32_768  # each costs a hundred bytes of memory
 _AT_ONCE = 64  # pages handed out in one go

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 256 << 10  # a multiple of every page size, and still in the processor's cache when it is hashed
 _UNWRITTEN, _COUNTED, _WRITTEN = 0, 1, 2  # nobody wrote the page yet; it was read back, or never is; it waits for that
-_UNWRITTEN_MARK, _COUNTED_MARK, _WRITTEN_MARK = (bytes([mark]) for mark in (_UNWRITTEN, _COUNTED, _WRITTEN))
+_LATER = 3  # it is written when all chunks are
+_UNWRITTEN_MARK, _COUNTED_MARK, _WRITTEN_MARK, _LATER_MARK = (
+    bytes([mark]) for mark in (_UNWRITTEN, _COUNTED, _WRITTEN, _LATER)
+)
 _SPARSE = 4  # fewer than one page in so many: each is read by itself
 _STEPS = 100_000  # of SQLite's virtual machine between two looks at whether to stop
 _MAX_PROBLEMS = 3  # quoted in a message
@@ -80,19 +83,33 @@ class Proof:
         """Take note of pages that are written and stay as they are; they are read back with their neighbours."""
         pages = self._pages
         for pgno in pgnos:
-            if pages[pgno - 1] == _UNWRITTEN:
+            if pages[pgno - 1] != _COUNTED:
                 pages[pgno - 1] = _WRITTEN
+
+    def later(self, pgnos: Iterable[int]) -> None:
+        """Take note of pages that are written when all chunks are: what a chunk has in their place does not count."""
+        for pgno in pgnos:
+            self._pages[pgno - 1] = _LATER
+
+    def are_later(self, first: int, count: int) -> bool:
+        """Return whether all of the pages in a row, from index `first` (0-based), are to be written later."""
+        return self._pages.count(_LATER, first, first + count) == count
 
     def are_written(self, first: int, count: int) -> bool:
         """Return whether all of the pages in a row, from index `first` (0-based), are written and not read back yet."""
         return self._pages.count(_WRITTEN, first, first + count) == count
 
     def take_whole(self, first: int, images: memoryview) -> None:
-        """Count pages in a row, from index `first` (0-based), whose images were written from this very memory."""
+        """Count pages in a row, from index `first` (0-based), whose images were written from this very memory.
+
+        But for those that are to be written later.
+        """
         size = self._image.page_size
         count = len(images) // size
-        self._add(range(first + 1, first + count + 1), [images[at : at + size] for at in range(0, len(images), size)])
-        self._pages[first : first + count] = _COUNTED_MARK * count
+        marks = bytes(self._pages[first : first + count])
+        places = range(count) if _LATER not in marks else [n for n, mark in enumerate(marks) if mark != _LATER]
+        self._add([first + n + 1 for n in places], [images[n * size : (n + 1) * size] for n in places])
+        self._pages[first : first + count] = bytes(mark if mark == _LATER else _COUNTED for mark in marks)
 
     def take(self, first: int, count: int, runs: Iterable[tuple[int, int]]) -> bool:
         """Read back what is written among the `count` pages from index `first` (0-based).
@@ -124,7 +141,8 @@ class Proof:
             FileUnusable: it cannot be read.
             Interrupted: the event was set.
         """
-        self._pages = self._pages.replace(_UNWRITTEN_MARK, _WRITTEN_MARK)  # holes: zeros count as well
+        for mark in (_UNWRITTEN_MARK, _LATER_MARK):  # holes: zeros count as well
+            self._pages = self._pages.replace(mark, _WRITTEN_MARK)
         begin = self._pages.find(_WRITTEN)
         while begin >= 0:
             if stop.is_set():

@@ -105,6 +105,7 @@ class Referring:
             Unusable: the plan does not have the state that it refers to.
         """
         index, name = opened.index, part.name
+        self._workshop.proof.later(pgno for pgno, _ in frames)
         if part.after != index.header.first_txid - 1:
             expected, found = f"TXID {index.header.first_txid - 1}", f"TXID {part.after}, from {older}"
             what = part.stored.stored.what

@@ -43,6 +43,24 @@ class Rooms:
             self._free.append(body.obj)
 
 
+class Held:
+    """An object that was read, and the memory it may stand in.
+
+    Args:
+        body: the object.
+        rooms: get its room back.
+    """
+
+    def __init__(self, body: bytes | memoryview, rooms: Rooms) -> None:
+        self.body = body
+        self._rooms = rooms
+
+    def let_go(self) -> None:
+        """Have its room used for others from now on. Safe to repeat."""
+        body, self.body = self.body, b""
+        self._rooms.give_back(body)
+
+
 async def read_into(store: ObjectStore, key: str, rooms: Rooms) -> bytes | memoryview:
     """Return a whole object, in a room when the store can put it there, else in memory of its own.
 

@@ -6,7 +6,6 @@ import errno
 import mmap
 import os
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -148,7 +147,10 @@ async def test_what_is_settled_and_not_written_yet_is_not_written_over(
     Such chunks are written page by page. Seen to fail with the older versions written over the newer ones: the proof
     finds that, and a second attempt, chunk by chunk.
     """
-    await stored(recorder, store)
+    await recorder.start(store)
+    await recorder.snapshot(store, 2)
+    await recorder.segment(store, 3, 3, block_bytes=1 << 20)
+    monkeypatch.setattr("replicad.restore.workshop.MOST_BYTES", 0)
     asked: list[int] = []
 
     def are_written(proof: Proof, first: int, count: int) -> bool:
@@ -157,12 +159,37 @@ async def test_what_is_settled_and_not_written_yet_is_not_written_over(
         return False
 
     monkeypatch.setattr(Proof, "are_written", are_written)
-    for number, found in recorder.transactions.items():
-        path = tmp_path / f"{number}.db"
-        await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(number))))
-        assert path.read_bytes() == found.database
+    path = tmp_path / "restored.db"
+    await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(3))))
+    assert path.read_bytes() == recorder.transactions[3].database
     assert asked
-    assert writes.files == len(recorder.transactions)
+    assert writes.files == 1
+
+
+async def test_what_is_unpacked_last_holds_no_chunk_up(
+    recorder: Recorder, store: MemoryStore, tmp_path: Path, writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of a segment that refers to older ones are written when all chunks are: these are written whole.
+
+    Seen to fail when such pages are not told apart: every chunk with one of them goes through the page cache.
+    """
+    await recorder.start(store)
+    await recorder.snapshot(store, 6)
+    await recorder.segment(store, 7, 7)
+    runs: list[int] = []
+    real = Image.write_runs
+
+    def write_runs(image: Image, first: int, images: memoryview, parts: list[tuple[int, int]]) -> None:
+        runs.append(first)
+        real(image, first, images, parts)
+
+    monkeypatch.setattr(Image, "write_runs", write_runs)
+    path = tmp_path / "restored.db"
+    await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(7))))
+    assert path.read_bytes() == recorder.transactions[7].database
+    assert all(writes.answers)
+    assert runs == []
+    assert writes.files == 1
 
 
 def test_the_file_holds_what_was_written(image: Image, writes: Writes, tmp_path: Path) -> None:
@@ -276,16 +303,13 @@ async def test_a_restore_looks_at_the_ends(
 
     def write_whole(image: Image, first: int, images: memoryview) -> bool:
         done = real(image, first, images)
-        image.write_frames([(first + 1, 0)], bytes(image.page_size), 0)
+        stop = first + len(images) // SIZE
+        image.write_runs(first, bytes(len(images)), [(first, 1), (stop - 1, 1)])
         return done
 
     monkeypatch.setattr(Image, "write_whole", write_whole)
-    refused = 0
-    for number in recorder.transactions:
-        path = tmp_path / f"{number}.db"
-        writes.answers.clear()
-        with suppress(FileUnusable):
-            await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(number))))
-        assert path.exists() != any(writes.answers)
-        refused += not path.exists()
-    assert refused
+    path = tmp_path / "restored.db"
+    with pytest.raises(FileUnusable, match="other bytes at"):
+        await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(4))))
+    assert any(writes.answers)
+    assert not path.exists()

@@ -92,6 +92,26 @@ def test_what_is_read_back_early_is_read_from_the_file(tmp_path: Path) -> None:
     image.remove()
 
 
+def test_what_is_written_later_counts_later(tmp_path: Path) -> None:
+    """A page that a chunk has an older version of counts once, as what is written in the end."""
+    body = os.urandom(8 * 4096)
+    image = new_image(tmp_path / "a", size_bytes=len(body), page_size=4096)
+    older = bytearray(body)
+    older[2 * 4096 : 4 * 4096] = bytes(2 * 4096)
+    proof = Proof(image)
+    proof.later([3, 4])
+    assert proof.are_later(2, 2)
+    assert not proof.are_later(2, 3)
+    image.write_runs(0, bytes(older), [(0, 8)])
+    proof.take_whole(0, memoryview(bytes(older)))
+    assert proof.are_later(2, 2)
+    image.write_frames([(3, 2), (4, 3)], body, 0)
+    proof.written([3])
+    assert proof.finish(NEVER) == Proof(image).finish(NEVER)
+    assert (tmp_path / "a").read_bytes() == body
+    image.remove()
+
+
 def test_the_lock_page_does_not_count(tmp_path: Path) -> None:
     """Across 1 GiB the page that holds SQLite's lock bytes is left out of the checksum."""
     page_size = 65536

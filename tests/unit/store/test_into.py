@@ -11,7 +11,7 @@ import pytest
 from replicad.encryption.sizes import MAGIC
 from replicad.errors import ObjectMissing, WrongKey
 from replicad.store.database import contents
-from replicad.store.into import Rooms, read_into
+from replicad.store.into import Held, Rooms, read_into
 from replicad.store.memory import MemoryStore
 from replicad.store.open import open_store
 from replicad.store.prefixed import PrefixedStore
@@ -104,6 +104,17 @@ def test_only_what_is_a_room_comes_back(size_bytes: int) -> None:
     rooms.give_back(memoryview(bytes(ROOM_BYTES)))
     rooms.give_back(memoryview(bytearray(7)))
     assert len(rooms._free) == (size_bytes <= ROOM_BYTES)
+
+
+def test_a_room_comes_back_once() -> None:
+    """TRAP: a room that two objects stand in at the same time. Seen to fail when each `let_go` gives the room back."""
+    rooms = Rooms(ROOM_BYTES)
+    held = Held(rooms.take(10), rooms)
+    held.let_go()
+    held.let_go()
+    assert len(rooms._free) == 1
+    assert held.body == b""
+    assert rooms.take(5).obj is not rooms.take(5).obj
 
 
 async def test_what_is_encrypted_is_refused(bucket: Bucket) -> None:
