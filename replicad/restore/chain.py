@@ -18,7 +18,7 @@ from replicad.restore.faults import Unusable, suspected
 from replicad.restore.opening import Opening
 from replicad.restore.rows import rows
 from replicad.restore.segments import OpenSegment, State
-from replicad.segment import read_block
+from replicad.segment import read_block_into
 
 if TYPE_CHECKING:
     import asyncio
@@ -197,7 +197,8 @@ class Chain:
         for one in wanted:
             block = opened.index.blocks[one.number]
             stored = view[block.offset - offset : block.offset - offset + block.stored_bytes]
-            raw = read_block(opened.index, one.number, stored, what=opened.segment.stored.what)
+            room = self._workshop.room(block.frames * size)
+            raw = read_block_into(room, opened.index, one.number, stored, what=opened.segment.stored.what)
             if one.frames and not self._workshop.overlay.put(one.frames, raw, block.first_frame):
                 self._workshop.image.write_frames(one.frames, raw, block.first_frame)
                 self._workshop.proof.written(pgno for pgno, _ in one.frames)

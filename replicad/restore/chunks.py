@@ -11,8 +11,6 @@ tells of damage are the names compared, in another attempt, to find out where.
 from __future__ import annotations
 
 import asyncio
-import mmap
-import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from replicad.snapshot import Chunk
     from replicad.store.into import Held
 
-_WAITING = 1  # chunks that were fetched and wait for a thread
+_ARRIVING = 3  # chunks that have room to come, beside those that are unpacked
 _GLANCE_BYTES = 64  # enough to see that most chunks are not zeros
 
 
@@ -64,11 +62,11 @@ class Chunks:
         self._old = old
         self._unusable = unusable
         self._verify = verify
-        self._buffers = threading.local()
-        # bodies that wait for a thread hold memory, and are of no use: a few more than are on their way
-        self._room = asyncio.Semaphore(workshop.fetch.concurrency + _WAITING)
+        # what is being unpacked is not on its way any more
+        self._room = asyncio.Semaphore(workshop.fetch.concurrency + workshop.fetch.threads.size)
         self._chunk_bytes = self._manifest.chunk_pages * self._manifest.page_size
-        self._rooms = Rooms(max((chunk.stored_bytes for chunk in self._manifest.chunks), default=0))
+        room_bytes = max((chunk.stored_bytes for chunk in self._manifest.chunks), default=0)
+        self._rooms = Rooms(room_bytes, workshop.fetch.threads.size + _ARRIVING)
 
     async def apply(self, group: asyncio.TaskGroup) -> None:
         """Settle the pages that are left; what is still being written when this returns is in the group.
@@ -126,18 +124,10 @@ class Chunks:
             )
             self._write(memoryview(raw), numbers)
             return
-        buffer = self._buffer()[: chunk.raw_bytes]
+        buffer = self._workshop.room(chunk.raw_bytes)
         zstd.decompress_into(buffer, stored.body, what=chunk.key, where="zstd frame")
         stored.let_go()  # the next chunk needs its room while this one is written
         self._write(buffer, numbers)
-
-    def _buffer(self) -> memoryview:
-        """Return this thread's room for a chunk."""
-        found: memoryview | None = getattr(self._buffers, "view", None)
-        if found is None:
-            # not a bytearray: what is written past the page cache begins at a page of memory
-            found = self._buffers.view = memoryview(mmap.mmap(-1, self._chunk_bytes))
-        return found
 
     def _write(self, raw: memoryview, numbers: list[int]) -> None:
         """Write the unsettled pages of a chunk to its places in the image, and read them back. Runs in a thread."""

@@ -31,7 +31,7 @@ class Integrity(StrEnum):
 class Limits:
     """What a restore may take of this machine and of the store."""
 
-    concurrency: int = 10  # requests under way at once
+    concurrency: int = 16  # requests under way at once
     memory_bytes: int = 128 * MIB  # for objects in flight; what grows with the database is 2 bytes a page
     threads: int = 3  # that unpack, hash and write
 

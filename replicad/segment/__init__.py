@@ -2,7 +2,7 @@
 
 from replicad.segment.buffer import BlockBuffer
 from replicad.segment.compact import CompactTrailer, most_references
-from replicad.segment.decoder import decode, read_block, read_index, read_trailer
+from replicad.segment.decoder import decode, read_block, read_block_into, read_index, read_trailer
 from replicad.segment.encoder import PageImage, SegmentEncoder
 from replicad.segment.form import (
     HEAD_BYTES_HINT,
@@ -55,6 +55,7 @@ __all__ = [
     "encode_rollup",
     "most_references",
     "read_block",
+    "read_block_into",
     "read_directory",
     "read_head",
     "read_index",

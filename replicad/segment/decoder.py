@@ -142,17 +142,38 @@ def read_block(
     Raises:
         Damaged: the bytes are not that block, or the references are not those pages.
     """
-    block = index.blocks[number]
-    where = f"block {number}"
-    if len(stored) != block.stored_bytes:
-        raise Damaged(what=what, where=where, expected=f"{block.stored_bytes} bytes", found=len(stored))
-    _check_hash(stored, block.hash, where=where, what=what)
+    where = _check_block(index, number, stored, what)
     if index.references:
         _check_references(index, references, what)
-    raw_bytes = block.frames * index.header.page_size
+    raw_bytes = index.blocks[number].frames * index.header.page_size
     return zstd.decompress(
         stored, raw_bytes=raw_bytes, what=what, where=where, before=references if index.references else b""
     )
+
+
+def read_block_into(
+    room: memoryview, index: SegmentIndex, number: int, stored: bytes | memoryview, *, what: str
+) -> memoryview:
+    """Return what `read_block` does of a segment without references, at the beginning of `room`, which is large enough.
+
+    Raises:
+        Damaged: the bytes are not that block.
+    """
+    if index.references:
+        raise ValueError(f"{what} refers to pages")
+    where = _check_block(index, number, stored, what)
+    raw = room[: index.blocks[number].frames * index.header.page_size]
+    zstd.decompress_into(raw, stored, what=what, where=where)
+    return raw
+
+
+def _check_block(index: SegmentIndex, number: int, stored: bytes | memoryview, what: str) -> str:
+    """Check that these are a block's bytes; return what messages call it."""
+    block, where = index.blocks[number], f"block {number}"
+    if len(stored) != block.stored_bytes:
+        raise Damaged(what=what, where=where, expected=f"{block.stored_bytes} bytes", found=len(stored))
+    _check_hash(stored, block.hash, where=where, what=what)
+    return where
 
 
 def _check_references(index: SegmentIndex, references: bytes, what: str) -> None:

@@ -6,41 +6,54 @@ every page of it anew: of a restore that is a tenth of its processor time.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from replicad.store.protocol import ObjectStore
 
+_LONGEST_WAIT_SECONDS = 0.5  # behind it there is one room more
+
+
+class _Room(bytearray):
+    """Told apart from memory that an object has to itself."""
+
 
 class Rooms:
     """Memory for objects that are read one after another, several at once; threads may use it at the same time.
 
-    There are as many rooms as were taken at once. None is given away before an answer says how long it is: memory that
-    waits for a distant store is of no use to anybody.
+    None is given away before an answer says how long it is: memory that waits for a distant store is of no use to
+    anybody. When all rooms are taken, an answer waits for one where it is, in the connection: what is unpacked slower
+    than it comes need not be here yet. Where it comes slowly on each connection no room gets free in time, and there
+    are more of them from then on.
 
     Args:
         room_bytes: the size of each; an object that is larger gets memory of its own.
+        at_first: how many there are.
     """
 
-    def __init__(self, room_bytes: int) -> None:
+    def __init__(self, room_bytes: int, at_first: int) -> None:
         self._room_bytes = room_bytes
-        self._free: deque[bytearray] = deque()
+        self._free: deque[_Room] = deque()
+        self._left = threading.Semaphore(at_first)
 
     def take(self, n_bytes: int) -> memoryview:
-        """Return room for so many bytes."""
+        """Return room for so many bytes, as soon as there is some; blocks."""
         if n_bytes > self._room_bytes:
             return memoryview(bytearray(n_bytes))
+        self._left.acquire(timeout=_LONGEST_WAIT_SECONDS)
         try:
             room = self._free.pop()
         except IndexError:
-            room = bytearray(self._room_bytes)
+            room = _Room(self._room_bytes)
         return memoryview(room)[:n_bytes]
 
     def give_back(self, body: bytes | memoryview) -> None:
-        """Use the room of this object for others from now on, if it has one."""
-        if isinstance(body, memoryview) and isinstance(body.obj, bytearray) and len(body.obj) == self._room_bytes:
+        """Use the room of this object for others from now on, if it has one; once for each that was taken."""
+        if isinstance(body, memoryview) and isinstance(body.obj, _Room):
             self._free.append(body.obj)
+            self._left.release()
 
 
 class Held:

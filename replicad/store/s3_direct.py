@@ -115,7 +115,15 @@ def _whole_body(answer: http.client.HTTPResponse, length: int | None, rooms: Roo
     if rooms is None:
         return answer.read(length)
     body = rooms.take(length)
-    return body[: answer.readinto(body)]
+    try:
+        filled = answer.readinto(body)
+    except BaseException:
+        rooms.give_back(body)
+        raise
+    if filled != length:
+        rooms.give_back(body)
+        raise _Doubt(f"{filled} of {length} bytes")
+    return body
 
 
 class DirectReads:

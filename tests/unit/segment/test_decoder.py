@@ -17,6 +17,7 @@ from replicad.segment import (
     SegmentIndex,
     decode,
     read_block,
+    read_block_into,
     read_head,
     read_index,
     read_trailer,
@@ -41,6 +42,26 @@ def _read_by_ranges(body: bytes) -> tuple[SegmentIndex, bytes]:
         read_block(index, number, body[block.offset :][: block.stored_bytes], what=WHAT, references=OLDER_PAGES)
         for number, block in enumerate(index.blocks)
     )
+
+
+@pytest.mark.parametrize("name", ["version 1", "version 2"])
+def test_blocks_unpacked_into_a_room(name: str) -> None:
+    """The same page images, at the beginning of memory that held others; nothing behind them is touched."""
+    body = BODIES[name]
+    index = decode(body, what=WHAT)
+    for number, block in enumerate(index.blocks):
+        stored = _stored(body, block)
+        expected = read_block(index, number, stored, what=WHAT)
+        room = memoryview(bytearray(b"?" * (len(expected) + 100)))
+        assert read_block_into(room, index, number, stored, what=WHAT) == expected
+        assert bytes(room[len(expected) :]) == b"?" * 100
+    with pytest.raises(Damaged, match="hash of the block 0"):
+        read_block_into(room, index, 0, bytes(index.blocks[0].stored_bytes), what=WHAT)
+    with pytest.raises(Damaged, match="block 0: expected"):
+        read_block_into(room, index, 0, b"short", what=WHAT)
+    referring_index = decode(REFERRING_BODY, what=WHAT)
+    with pytest.raises(ValueError, match="refers to pages"):
+        read_block_into(room, referring_index, 0, _stored(REFERRING_BODY, referring_index.blocks[0]), what=WHAT)
 
 
 def _index_range(body: bytes) -> bytes:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from replicad.encryption.sizes import MAGIC
 from replicad.errors import ObjectMissing, WrongKey
+from replicad.store import into
 from replicad.store.database import contents
 from replicad.store.into import Held, Rooms, read_into
 from replicad.store.memory import MemoryStore
@@ -52,7 +54,7 @@ def room_of(body: bytes | memoryview) -> object:
 
 async def test_every_size(bucket: Bucket) -> None:
     """What does not fit into a room gets memory of its own; whatever comes is what was put."""
-    rooms = Rooms(ROOM_BYTES)
+    rooms = Rooms(ROOM_BYTES, 3)
     for size_bytes in SIZES * 2:
         sent, key = os.urandom(size_bytes), f"x/{size_bytes}"
         await bucket.put(key, sent)
@@ -68,7 +70,7 @@ async def test_rooms_are_used_again(bucket: Bucket) -> None:
     sent = {f"x/{number}": os.urandom(1_000 + number) for number in range(6)}
     for key, body in sent.items():
         await bucket.put(key, body)
-    rooms = Rooms(ROOM_BYTES)
+    rooms = Rooms(ROOM_BYTES, 3)
     seen: list[object] = []
     for begin in (0, 3):
         keys = list(sent)[begin : begin + 3]
@@ -85,7 +87,7 @@ async def test_other_stores_use_memory_of_their_own() -> None:
     """A store that cannot do it gives what it always does, and gets no room back."""
     store = MemoryStore()
     await store.put("a/b", b"content")
-    rooms = Rooms(ROOM_BYTES)
+    rooms = Rooms(ROOM_BYTES, 3)
     for one in (store, PrefixedStore(store, "a/")):
         body = await read_into(one, "a/b" if one is store else "b", rooms)
         assert body == b"content"
@@ -96,7 +98,7 @@ async def test_other_stores_use_memory_of_their_own() -> None:
 @pytest.mark.parametrize("size_bytes", [ROOM_BYTES - 1, ROOM_BYTES, ROOM_BYTES + 1])
 def test_only_what_is_a_room_comes_back(size_bytes: int) -> None:
     """Memory of another size, or somebody else's, is let go of."""
-    rooms = Rooms(ROOM_BYTES)
+    rooms = Rooms(ROOM_BYTES, 3)
     body = rooms.take(size_bytes)
     assert len(body) == size_bytes
     rooms.give_back(body)
@@ -108,7 +110,7 @@ def test_only_what_is_a_room_comes_back(size_bytes: int) -> None:
 
 def test_a_room_comes_back_once() -> None:
     """TRAP: a room that two objects stand in at the same time. Seen to fail when each `let_go` gives the room back."""
-    rooms = Rooms(ROOM_BYTES)
+    rooms = Rooms(ROOM_BYTES, 3)
     held = Held(rooms.take(10), rooms)
     held.let_go()
     held.let_go()
@@ -117,8 +119,29 @@ def test_a_room_comes_back_once() -> None:
     assert rooms.take(5).obj is not rooms.take(5).obj
 
 
+def test_when_all_rooms_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one waits until one is given back, but not for ever: then there is one more, and it stays."""
+    monkeypatch.setattr(into, "_LONGEST_WAIT_SECONDS", 30.0)
+    rooms = Rooms(ROOM_BYTES, 1)
+    first = rooms.take(10)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(rooms.take, 20)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.05)
+        rooms.give_back(first)
+        second = waiting.result(timeout=30)
+    assert second.obj is first.obj
+    monkeypatch.setattr(into, "_LONGEST_WAIT_SECONDS", 0.01)
+    third = rooms.take(10)
+    assert third.obj is not second.obj
+    for body in (second, third):
+        rooms.give_back(body)
+    monkeypatch.setattr(into, "_LONGEST_WAIT_SECONDS", 30.0)
+    assert {id(rooms.take(1).obj), id(rooms.take(1).obj)} == {id(second.obj), id(third.obj)}
+
+
 async def test_what_is_encrypted_is_refused(bucket: Bucket) -> None:
     """TRAP: the content of an encrypted object taken for a chunk. Seen to fail without that look."""
     await bucket.put("x/secret", MAGIC + os.urandom(100))
     with pytest.raises(WrongKey):
-        await read_into(bucket.direct, "x/secret", Rooms(ROOM_BYTES))
+        await read_into(bucket.direct, "x/secret", Rooms(ROOM_BYTES, 3))

@@ -114,7 +114,7 @@ async def test_whatever_else_comes_is_asked_of_the_sdk(
     await store.put("key", BODY)
     rule = Rule(method="GET", path="/key", times=1, **fault)  # type: ignore[arg-type]  # one of the two
     proxy.rules.append(rule)
-    assert (await read_into(store, "key", Rooms(len(BODY))) if into else await store.get("key")) == BODY
+    assert (await read_into(store, "key", Rooms(len(BODY), 1)) if into else await store.get("key")) == BODY
     assert [seen.method for seen in proxy.seen] == ["PUT", "GET", "GET"]
     assert reads(store)._doubted
     assert await store.get("key") == BODY
