@@ -25,7 +25,9 @@ from replicad.store.directory_walk import UNFINISHED, is_key, walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from io import FileIO
 
+    from replicad.store.into import Rooms
     from replicad.store.protocol import StoredObject
 
 T = TypeVar("T")
@@ -50,6 +52,10 @@ class DirectoryStore:
     async def get(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """Return the bytes [start, stop) of an object, see `ObjectStore.get`."""
         return await self._in_thread("get", key, lambda: self._read(key, start, stop))
+
+    async def get_into(self, key: str, rooms: Rooms) -> memoryview:
+        """Return a whole object, in a room if it can be, see `read_into`."""
+        return await self._in_thread("get", key, lambda: self._read_into(key, rooms))
 
     async def put(self, key: str, body: bytes) -> None:
         """Store an object, see `ObjectStore.put`."""
@@ -116,15 +122,30 @@ class DirectoryStore:
             )
 
     def _read(self, key: str, start: int, stop: int | None) -> bytes:
+        with self._opened(key) as (file, size_bytes):
+            end = size_bytes if stop is None else min(stop, size_bytes)
+            return _read_range(file, start, max(0, end - start))
+
+    def _read_into(self, key: str, rooms: Rooms) -> memoryview:
+        with self._opened(key) as (file, size_bytes):
+            body, at = rooms.take(size_bytes), 0
+            try:
+                while n_bytes := os.readv(file.fileno(), [body[at:]]):
+                    at += n_bytes
+            except BaseException:
+                rooms.give_back(body)
+                raise
+            return body[:at]
+
+    @contextlib.contextmanager
+    def _opened(self, key: str) -> Iterator[tuple[FileIO, int]]:
+        """Open an object; its size comes with it."""
         try:
             with self._path(key).open("rb", buffering=0) as file:
-                size_bytes = os.fstat(file.fileno()).st_size
-                end = size_bytes if stop is None else min(stop, size_bytes)
-                body = _read_range(file, start, max(0, end - start))
+                yield file, os.fstat(file.fileno()).st_size
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             self._look_for_mount()
             raise ObjectMissing(key=key, store=self.url) from error
-        return body
 
     def _write(self, key: str, body: bytes, place: Callable[[Path, Path], None]) -> None:
         self._path(key)

@@ -6,6 +6,7 @@ every page of it anew: of a restore that is a tenth of its processor time.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from replicad.store.protocol import ObjectStore
 
 _LONGEST_WAIT_SECONDS = 0.5  # behind it there is one room more
+_LOOK_SECONDS = 0.005  # between two looks for a room
 
 
 class _Room(bytearray):
@@ -40,20 +42,36 @@ class Rooms:
 
     def take(self, n_bytes: int) -> memoryview:
         """Return room for so many bytes, as soon as there is some; blocks."""
+        if n_bytes <= self._room_bytes:
+            self._left.acquire(timeout=_LONGEST_WAIT_SECONDS)
+        return self._room(n_bytes)
+
+    async def taken(self, n_bytes: int) -> memoryview:
+        """Do what `take` does, in an event loop."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _LONGEST_WAIT_SECONDS
+        fits = n_bytes <= self._room_bytes
+        while fits and not self._left.acquire(blocking=False) and loop.time() < until:  # noqa: ASYNC110 - see `give_back`
+            await asyncio.sleep(_LOOK_SECONDS)
+        return self._room(n_bytes)
+
+    def give_back(self, body: bytes | memoryview) -> None:
+        """Use the room of this object for others from now on, if it has one; once for each that was taken.
+
+        Any thread may do so, and knows of no event loop.
+        """
+        if isinstance(body, memoryview) and isinstance(body.obj, _Room):
+            self._free.append(body.obj)
+            self._left.release()
+
+    def _room(self, n_bytes: int) -> memoryview:
         if n_bytes > self._room_bytes:
             return memoryview(bytearray(n_bytes))
-        self._left.acquire(timeout=_LONGEST_WAIT_SECONDS)
         try:
             room = self._free.pop()
         except IndexError:
             room = _Room(self._room_bytes)
         return memoryview(room)[:n_bytes]
-
-    def give_back(self, body: bytes | memoryview) -> None:
-        """Use the room of this object for others from now on, if it has one; once for each that was taken."""
-        if isinstance(body, memoryview) and isinstance(body.obj, _Room):
-            self._free.append(body.obj)
-            self._left.release()
 
 
 class Held:

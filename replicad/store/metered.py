@@ -18,10 +18,12 @@ from replicad.errors import (
     StoreRefused,
     StoreUnreachable,
 )
+from replicad.store.into import read_into
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from replicad.store.into import Rooms
     from replicad.store.protocol import ObjectStore, StoredObject
 
 _OUTCOMES: dict[type[ReplicadError], str] = {
@@ -100,6 +102,13 @@ class MeteredStore:
         """Return the bytes [start, stop) of an object, see `ObjectStore.get`."""
         with measured(self._observer, "get") as moved:
             body = await self._store.get(key, start=start, stop=stop)
+            moved.received_bytes = len(body)
+            return body
+
+    async def get_into(self, key: str, rooms: Rooms) -> bytes | memoryview:
+        """Return a whole object, in a room if it can be, see `read_into`."""
+        with measured(self._observer, "get") as moved:
+            body = await read_into(self._store, key, rooms)
             moved.received_bytes = len(body)
             return body
 

@@ -12,6 +12,7 @@ import pytest
 
 from replicad.errors import ObjectExists, ObjectMissing
 from replicad.store.create import create_settled, probe_conditional_writes
+from replicad.store.into import Rooms, read_into
 from replicad.store.prefixed import PrefixedStore
 from tests.contract.conftest import ENCRYPTED, LIARS, STORES
 
@@ -54,6 +55,25 @@ async def test_put_then_get(store: ObjectStore) -> None:
         body = os.urandom(size_bytes)
         await store.put(f"sizes/{size_bytes}", body)
         assert await store.get(f"sizes/{size_bytes}") == body
+
+
+async def test_get_into_rooms(store: ObjectStore) -> None:
+    """What is read into memory that is used again is the same, at all sizes, several at once."""
+    rooms = Rooms(400_000, 2)
+    sent = {f"sizes/{size_bytes}": os.urandom(size_bytes) for size_bytes in (0, 1, 65_537, 300_000, 400_000, 400_001)}
+    for key, body in sent.items():
+        await store.put(key, body)
+
+    async def read(key: str) -> bool:
+        found = await read_into(store, key, rooms)
+        await asyncio.sleep(0.01)
+        same = found == sent[key]
+        rooms.give_back(found)
+        return same
+
+    assert all(await asyncio.gather(*(read(key) for key in (*sent, *reversed(sent)))))
+    with pytest.raises(ObjectMissing, match="missing"):
+        await read_into(store, "sizes/missing", rooms)
 
 
 async def test_put_twice(store: ObjectStore) -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.encryption.sizes import MAGIC
-from replicad.errors import ObjectMissing, WrongKey
+from replicad.errors import ObjectMissing, StoreUnreachable, WrongKey
 from replicad.store import into
 from replicad.store.database import contents
 from replicad.store.into import Held, Rooms, read_into
 from replicad.store.memory import MemoryStore
 from replicad.store.open import open_store
 from replicad.store.prefixed import PrefixedStore
+from tests.support.fault_proxy import Cut, FaultProxy, Rule
 from tests.unit.store.conftest import ONCE
 
 if TYPE_CHECKING:
@@ -138,6 +139,21 @@ def test_when_all_rooms_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         rooms.give_back(body)
     monkeypatch.setattr(into, "_LONGEST_WAIT_SECONDS", 30.0)
     assert {id(rooms.take(1).obj), id(rooms.take(1).obj)} == {id(second.obj), id(third.obj)}
+
+
+async def test_a_body_that_is_cut_off(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRAP: half a body is no object; and its room is there for the next one. Seen to fail with the room kept."""
+    monkeypatch.setattr(into, "_LONGEST_WAIT_SECONDS", 60.0)
+    async with FaultProxy("127.0.0.1", moto.port) as proxy:
+        store = await open_store(moto.new_bucket_url(endpoint=proxy.endpoint), ONCE)
+        sent, rooms = os.urandom(150_000), Rooms(ROOM_BYTES, 1)
+        await store.put("key", sent)
+        proxy.rules.append(Rule(method="GET", path="/key", times=1, cut=Cut.BODY))
+        with pytest.raises(StoreUnreachable):
+            await read_into(store, "key", rooms)
+        async with asyncio.timeout(20):
+            assert await read_into(store, "key", rooms) == sent
+        await store.close()
 
 
 async def test_what_is_encrypted_is_refused(bucket: Bucket) -> None:
