@@ -34,13 +34,12 @@ class Reader:
         while not Path(f"{database}-shm").exists():
             time.sleep(_LOOK_SECONDS)
         self._wal = RawWAL(database)
-        self._pin = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
-        while pinned and not self._pin.in_transaction:
-            if self._wal.look()[0]:  # before there is a frame a checkpoint is tried, in vain, at length, by each commit
-                self._pin.execute("BEGIN")
-                self._pin.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            else:
+        if pinned:
+            while not self._wal.look()[0]:  # before there is a frame, each commit tries a checkpoint at length, in vain
                 time.sleep(_LOOK_SECONDS)
+            self._pin = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+            self._pin.execute("BEGIN")
+            self._pin.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._salts, self._frame = b"", 0
         self._unpacked = bytearray()
 

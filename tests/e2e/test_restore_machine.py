@@ -106,10 +106,10 @@ FILLING_PROGRAM = """
     from replicad.store.directory import DirectoryStore
 
     class Filling(DirectoryStore):  # somebody else writes to the same disk, as soon as the first chunk is fetched
-        async def get(self, key, *, start=0, stop=None):
-            if "/chunks/" in key and sys.argv[3] == "meanwhile":
+        async def get_into(self, key, rooms):
+            if sys.argv[3] == "meanwhile":
                 await asyncio.to_thread(self.fill)
-            return await super().get(key, start=start, stop=stop)
+            return await super().get_into(key, rooms)
 
         def fill(self):
             try:
