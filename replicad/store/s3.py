@@ -84,11 +84,17 @@ class S3Store:
             request.received(len(body))
             return cut_to_range(answer, body, start=start, stop=stop)
 
-    async def get_into(self, key: str, rooms: Rooms) -> memoryview:
+    async def get_into(self, key: str, rooms: Rooms) -> bytes | memoryview:
         """Return a whole object, in a room if it can be, see `read_into`."""
         async with self._requests.one("get", key) as request:
             answer = await self._client.get_object(Bucket=self._bucket, Key=key)
-            size_bytes = int(answer["ContentLength"])
+            announced = answer.get("ContentLength")
+            if announced is None:
+                async with answer["Body"] as stream:
+                    whole: bytes = await stream.read()
+                request.received(len(whole))
+                return whole
+            size_bytes = int(announced)
             request.expect(size_bytes)
             async with answer["Body"] as stream:
                 body = await rooms.taken(size_bytes)
@@ -207,8 +213,11 @@ class S3Store:
 
 async def _fill(body: memoryview, stream: Any) -> None:  # noqa: ANN401 - aiobotocore has no types
     at = 0
-    while at < len(body) and (piece := await stream.read(_PIECE_BYTES)):
-        body[at : at + len(piece)] = piece
-        at += len(piece)
+    while piece := await stream.read(_PIECE_BYTES):
+        end = at + len(piece)
+        if end > len(body):  # something on the way unpacks what it forwards
+            raise IncompleteReadError(actual_bytes=end, expected_bytes=len(body))
+        body[at:end] = piece
+        at = end
     if at < len(body):
         raise IncompleteReadError(actual_bytes=at, expected_bytes=len(body))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from botocore.exceptions import IncompleteReadError
 
 from replicad.encryption.sizes import MAGIC
 from replicad.errors import ObjectMissing, StoreUnreachable, WrongKey
@@ -17,6 +18,7 @@ from replicad.store.into import Held, Rooms, read_into
 from replicad.store.memory import MemoryStore
 from replicad.store.open import open_store
 from replicad.store.prefixed import PrefixedStore
+from replicad.store.s3 import _fill
 from tests.support.fault_proxy import Cut, FaultProxy, Rule
 from tests.unit.store.conftest import ONCE
 
@@ -154,6 +156,28 @@ async def test_a_body_that_is_cut_off(moto: MotoServer, monkeypatch: pytest.Monk
         async with asyncio.timeout(20):
             assert await read_into(store, "key", rooms) == sent
         await store.close()
+
+
+class Stream:
+    """A body that comes in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    async def read(self, n_bytes: int) -> bytes:
+        """Return the next one."""
+        del n_bytes
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+@pytest.mark.parametrize("pieces", [(b"12345",), (b"12345", b"678"), (b"123456", b"789"), (b"12345678901",), ()])
+async def test_a_body_of_another_size_than_announced(pieces: tuple[bytes, ...]) -> None:
+    """Too little and too much are no object: what unpacks on the way changes the size."""
+    with pytest.raises(IncompleteReadError):
+        await _fill(memoryview(bytearray(7)), Stream(*pieces))
+    body = memoryview(bytearray(7))
+    await _fill(body, Stream(b"1234", b"567"))
+    assert bytes(body) == b"1234567"
 
 
 async def test_what_is_encrypted_is_refused(bucket: Bucket) -> None:
