@@ -63,7 +63,7 @@ class Chunks:
         self._unusable = unusable
         self._verify = verify
         # what is being unpacked is not on its way any more
-        self._room = asyncio.Semaphore(workshop.fetch.concurrency + workshop.fetch.threads.size)
+        self._turns = asyncio.Semaphore(workshop.fetch.concurrency + workshop.fetch.threads.size)
         self._chunk_bytes = self._manifest.chunk_pages * self._manifest.page_size
         room_bytes = max((chunk.stored_bytes for chunk in self._manifest.chunks), default=0)
         self._rooms = Rooms(room_bytes, workshop.fetch.threads.size + _ARRIVING)
@@ -80,7 +80,7 @@ class Chunks:
         for pgno, version in wanted.pages.items():
             self._answers.setdefault((pgno - 1) // self._manifest.chunk_pages, []).append((pgno, version))
         for chunk, numbers in self._needed().items():
-            await self._room.acquire()
+            await self._turns.acquire()
             taken_bytes = await work.take(chunk.stored_bytes + chunk.raw_bytes)
             group.create_task(self._settle(chunk, numbers, taken_bytes))
 
@@ -102,7 +102,7 @@ class Chunks:
         else:
             await self._fetch(chunk, numbers)
         workshop.work.give_back(taken_bytes)
-        self._room.release()
+        self._turns.release()
         workshop.progress.advanced(chunk.stored_bytes * len(numbers))
 
     async def _fetch(self, chunk: Chunk, numbers: list[int]) -> None:

@@ -10,7 +10,7 @@ from replicad.store.database import chunk_names
 from replicad.store.into import Held, read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from replicad.host.threads import Threads
     from replicad.snapshot import ChunkNames
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from replicad.store.protocol import ObjectStore
 
 T = TypeVar("T")
+Body = TypeVar("Body", bytes, "bytes | memoryview")
 
 
 class Fetch:
@@ -35,7 +36,7 @@ class Fetch:
         self.requests = 0
         self.fetched_bytes = 0
         self._store = store
-        self._room = asyncio.Semaphore(concurrency)
+        self._turns = asyncio.Semaphore(concurrency)
 
     async def chunk_names(self) -> ChunkNames:
         """Return how the chunks of this store are named.
@@ -53,11 +54,7 @@ class Fetch:
             StoreUnreachable: the store does not answer.
             StoreRefused: the store does not let us.
         """
-        async with self._room:
-            self.requests += 1
-            body = await self._store.get(key, start=start, stop=stop)
-        self.fetched_bytes += len(body)
-        return body
+        return await self._ask(lambda: self._store.get(key, start=start, stop=stop))
 
     async def proven_in(self, rooms: Rooms, key: str, use: Callable[[Held], T]) -> T:
         """Return what `proven` does of a whole object, which may be in one of the rooms until `use` lets go of it.
@@ -66,10 +63,15 @@ class Fetch:
             Damaged: it was damaged both times.
             Exception: as `read`, and whatever else `use` raises.
         """
-        try:
-            return await self._use(rooms, key, use)
-        except Damaged:
-            return await self._use(rooms, key, use)
+
+        async def once() -> T:
+            held = Held(await self._ask(lambda: read_into(self._store, key, rooms)), rooms)
+            try:
+                return await self.threads.run(use, held)
+            finally:
+                held.let_go()
+
+        return await _twice(once)
 
     async def proven(self, key: str, use: Callable[[bytes], T], *, start: int = 0, stop: int | None = None) -> T:
         """Return what `use`, called in a thread, makes of the bytes [start, stop) of an object.
@@ -81,17 +83,23 @@ class Fetch:
             Damaged: they were damaged both times.
             Exception: as `read`, and whatever else `use` raises.
         """
-        try:
-            return await self.threads.run(use, await self.read(key, start=start, stop=stop))
-        except Damaged:
+
+        async def once() -> T:
             return await self.threads.run(use, await self.read(key, start=start, stop=stop))
 
-    async def _use(self, rooms: Rooms, key: str, use: Callable[[Held], T]) -> T:
-        async with self._room:
+        return await _twice(once)
+
+    async def _ask(self, ask: Callable[[], Awaitable[Body]]) -> Body:
+        """Make a request in its turn, and count it."""
+        async with self._turns:
             self.requests += 1
-            held = Held(await read_into(self._store, key, rooms), rooms)
-        self.fetched_bytes += len(held.body)
-        try:
-            return await self.threads.run(use, held)
-        finally:
-            held.let_go()
+            body = await ask()
+        self.fetched_bytes += len(body)
+        return body
+
+
+async def _twice(attempt: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return await attempt()
+    except Damaged:
+        return await attempt()

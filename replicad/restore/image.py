@@ -27,6 +27,7 @@ import xxhash
 from replicad.errors import FileUnusable, NoSpace
 from replicad.host.files import free_bytes
 from replicad.host.interruptible import Interrupted
+from replicad.restore.rows import page_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from replicad.restore.settled import Frames
 
-_IOV_MAX = os.sysconf("SC_IOV_MAX")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FLUSH_BYTES = 32 << 20  # written between two of these visits to the disk
 _LONG_BYTES = 64 << 10  # in one go: shorter writes are scattered, and the disk has less to do when it sees them all
@@ -176,7 +176,7 @@ class Image:
         """
         size = self.page_size
         os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # or a MiB is read with each of them
-        rows = _rows(self._ends.items())
+        rows = page_rows(self._ends.items())
         while batch := list(islice(rows, _READ_AT_ONCE)):
             if stop.is_set():
                 raise Interrupted
@@ -198,7 +198,7 @@ class Image:
         view = memoryview(block)
         rows = [
             ((pgno - 1) * size, [view[(n - first_frame) * size : (n - first_frame + 1) * size] for n in numbers])
-            for pgno, numbers in _rows(frames)
+            for pgno, numbers in page_rows(frames)
         ]
         with self._writing:
             for offset, images in rows:
@@ -256,15 +256,12 @@ class Image:
 
     def _write(self, offset: int, images: Sequence[bytes | memoryview]) -> None:
         with self._problems("written"):
-            for begin in range(0, len(images), _IOV_MAX):
-                part = images[begin : begin + _IOV_MAX]
-                length = sum(map(len, part))
-                written = os.pwritev(self._descriptor, part, offset)
-                if written < length:  # the disk is nearly full, or a signal came: the rest says which
-                    self._write_rest(offset + written, b"".join(part)[written:])
-                offset += length
-                if length >= _LONG_BYTES:
-                    self._unflushed_bytes += length
+            length = sum(map(len, images))
+            written = os.pwritev(self._descriptor, images, offset)
+            if written < length:  # the disk is nearly full, or a signal came: the rest says which
+                self._write_rest(offset + written, b"".join(images)[written:])
+            if length >= _LONG_BYTES:
+                self._unflushed_bytes += length
 
     def _flush(self) -> None:
         if self._unflushed_bytes >= _FLUSH_BYTES and self._flushing.acquire(blocking=False):
@@ -311,18 +308,3 @@ def disk_error(path: Path, operation: str, error: OSError, *, needed_bytes: int)
         return NoSpace(path=path.parent, needed_bytes=needed_bytes, free_bytes=free_bytes(path.parent))
     hint = "Check that the folder can be written to by this user, and that its disk works."
     return FileUnusable(path=path, operation=operation, found=error.strerror or repr(error), hint=hint)
-
-
-def _rows(frames: Iterable[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
-    """Return (first page, what stands beside each) of pages that follow one another, for one call of the system."""
-    row: list[int] = []
-    first = 0
-    for pgno, number in sorted(frames):
-        if row and pgno == first + len(row):
-            row.append(number)
-            continue
-        if row:
-            yield first, row
-        first, row = pgno, [number]
-    if row:
-        yield first, row

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from replicad.errors import FileUnusable
 from replicad.host.nameless import open_nameless
+from replicad.restore.rows import IOV_MAX, page_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,6 @@ MOST_BYTES = 128 << 20
 
 _MOST_PAGES = 32_768  # each costs a hundred bytes of memory
 _AT_ONCE = 64  # pages handed out in one go
-_IOV_MAX = os.sysconf("SC_IOV_MAX")
 
 
 class Overlay:
@@ -83,7 +83,7 @@ class Overlay:
             FileUnusable: they cannot be read.
         """
         size = self._size
-        for slot, indexes in _rows(found):
+        for slot, indexes in page_rows((slot, index) for index, slot in found.items()):
             row = [images[(index - first) * size : (index - first + 1) * size] for index in indexes]
             try:
                 n_bytes, problem = os.preadv(self._file, row, slot * size), "less than was written there"
@@ -123,24 +123,9 @@ class Overlay:
     def _write(self, offset: int, images: list[memoryview]) -> None:
         if self._file < 0:
             self._file = open_nameless(self._folder)
-        for begin in range(0, len(images), _IOV_MAX):
-            part = images[begin : begin + _IOV_MAX]
+        for begin in range(0, len(images), IOV_MAX):
+            part = images[begin : begin + IOV_MAX]
             length = sum(map(len, part))
             if os.pwritev(self._file, part, offset) != length:
                 raise OSError
             offset += length
-
-
-def _rows(found: Mapping[int, int]) -> Iterator[tuple[int, list[int]]]:
-    """Return (first place, indexes) of pages that stand behind one another."""
-    row: list[int] = []
-    first = 0
-    for slot, index in sorted((slot, index) for index, slot in found.items()):
-        if row and (slot != first + len(row) or len(row) == _IOV_MAX):
-            yield first, row
-            row = []
-        if not row:
-            first = slot
-        row.append(index)
-    if row:
-        yield first, row

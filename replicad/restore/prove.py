@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 256 << 10  # a multiple of every page size, and still in the processor's cache when it is hashed
 _UNWRITTEN, _COUNTED, _WRITTEN = 0, 1, 2  # nobody wrote the page yet; it was read back, or never is; it waits for that
 _LATER = 3  # it is written when all chunks are
-_UNWRITTEN_MARK, _COUNTED_MARK, _WRITTEN_MARK, _LATER_MARK = (
-    bytes([mark]) for mark in (_UNWRITTEN, _COUNTED, _WRITTEN, _LATER)
-)
+_UNWRITTEN_MARK, _COUNTED_MARK, _WRITTEN_MARK = (bytes([mark]) for mark in (_UNWRITTEN, _COUNTED, _WRITTEN))
+_COUNT = bytes.maketrans(bytes([_UNWRITTEN, _WRITTEN]), bytes([_COUNTED, _COUNTED]))  # but not what comes later
+_TAKE_AS_WRITTEN = bytes.maketrans(bytes([_UNWRITTEN, _LATER]), bytes([_WRITTEN, _WRITTEN]))
 _SPARSE = 4  # fewer than one page in so many: each is read by itself
 _STEPS = 100_000  # of SQLite's virtual machine between two looks at whether to stop
 _MAX_PROBLEMS = 3  # quoted in a message
@@ -109,7 +109,7 @@ class Proof:
         marks = bytes(self._pages[first : first + count])
         places = range(count) if _LATER not in marks else [n for n, mark in enumerate(marks) if mark != _LATER]
         self._add([first + n + 1 for n in places], [images[n * size : (n + 1) * size] for n in places])
-        self._pages[first : first + count] = bytes(mark if mark == _LATER else _COUNTED for mark in marks)
+        self._pages[first : first + count] = marks.translate(_COUNT)
 
     def take(self, first: int, count: int, runs: Iterable[tuple[int, int]]) -> bool:
         """Read back what is written among the `count` pages from index `first` (0-based).
@@ -141,8 +141,7 @@ class Proof:
             FileUnusable: it cannot be read.
             Interrupted: the event was set.
         """
-        for mark in (_UNWRITTEN_MARK, _LATER_MARK):  # holes: zeros count as well
-            self._pages = self._pages.replace(mark, _WRITTEN_MARK)
+        self._pages = self._pages.translate(_TAKE_AS_WRITTEN)  # holes: zeros count as well
         begin = self._pages.find(_WRITTEN)
         while begin >= 0:
             if stop.is_set():

@@ -1,13 +1,17 @@
-"""Neighbours in an object put together, as many as one request should bring."""
+"""Neighbours put together: in an object as many as one request should bring, in a file as one call should move."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
+
+IOV_MAX = os.sysconf("SC_IOV_MAX")
+"""Pieces of memory that the system takes in one call."""
 
 
 def rows(
@@ -32,3 +36,22 @@ def rows(
         row_bytes += size_bytes
     if row:
         yield row
+
+
+def page_rows(places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
+    """Iterate over (first place, the numbers beside) of places that follow one another, for one call of the system.
+
+    Args:
+        places: each, counted in pages, with a number beside it; in any order.
+    """
+    row: list[int] = []
+    first = 0
+    for place, beside in sorted(places):
+        if row and (place != first + len(row) or len(row) == IOV_MAX):
+            yield first, row
+            row = []
+        if not row:
+            first = place
+        row.append(beside)
+    if row:
+        yield first, row

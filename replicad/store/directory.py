@@ -129,12 +129,9 @@ class DirectoryStore:
     def _read_into(self, key: str, rooms: Rooms) -> memoryview:
         with self._opened(key) as (file, size_bytes):
             body, at = rooms.take(size_bytes), 0
-            try:
+            with rooms.filling(body):
                 while n_bytes := os.readv(file.fileno(), [body[at:]]):
                     at += n_bytes
-            except BaseException:
-                rooms.give_back(body)
-                raise
             return body[:at]
 
     @contextlib.contextmanager

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replicad.store.protocol import ObjectStore
 
 _LONGEST_WAIT_SECONDS = 0.5  # behind it there is one room more
@@ -63,6 +66,15 @@ class Rooms:
         if isinstance(body, memoryview) and isinstance(body.obj, _Room):
             self._free.append(body.obj)
             self._left.release()
+
+    @contextmanager
+    def filling(self, body: memoryview) -> Iterator[None]:
+        """Give the room of this object back when it does not come to be filled."""
+        try:
+            yield
+        except BaseException:
+            self.give_back(body)
+            raise
 
     def _room(self, n_bytes: int) -> memoryview:
         if n_bytes > self._room_bytes:

@@ -88,22 +88,16 @@ class S3Store:
         """Return a whole object, in a room if it can be, see `read_into`."""
         async with self._requests.one("get", key) as request:
             answer = await self._client.get_object(Bucket=self._bucket, Key=key)
-            announced = answer.get("ContentLength")
-            if announced is None:
-                async with answer["Body"] as stream:
-                    whole: bytes = await stream.read()
-                request.received(len(whole))
-                return whole
-            size_bytes = int(announced)
-            request.expect(size_bytes)
+            body: bytes | memoryview
             async with answer["Body"] as stream:
-                body = await rooms.taken(size_bytes)
-                try:
-                    await _fill(body, stream)
-                except BaseException:
-                    rooms.give_back(body)
-                    raise
-            request.received(size_bytes)
+                if (announced := answer.get("ContentLength")) is None:
+                    body = await stream.read()
+                else:
+                    request.expect(int(announced))
+                    body = room = await rooms.taken(int(announced))
+                    with rooms.filling(room):
+                        await _fill(room, stream)
+            request.received(len(body))
             return body
 
     async def put(self, key: str, body: bytes) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 from replicad import __version__
 from replicad.host.clock import SystemClock
 from replicad.host.threads import Threads
+from replicad.store.into import read_into
 from replicad.store.metered import measured
 from replicad.store.s3_rows import parse_page
 from replicad.store.s3_signature import query_string, signed_headers
@@ -85,11 +86,10 @@ class _Connection:
                 length = answer.length
                 if length is not None:
                     expect(length)
-                body = _whole_body(answer, length, rooms)
+                # what is no object needs no room
+                body = _whole_body(answer, length, rooms if answer.status == _OK else None)
         except (OSError, http.client.HTTPException) as error:
             raise _Doubt(repr(error)) from error
-        if length is not None and len(body) != length:
-            raise _Doubt(f"{len(body)} of {length} bytes")
         return answer, body
 
     def _connect(self) -> None:
@@ -113,16 +113,12 @@ def _whole_body(answer: http.client.HTTPResponse, length: int | None, rooms: Roo
     if length is None:
         return answer.read()
     if rooms is None:
-        return answer.read(length)
+        whole = answer.read(length)
+        _check_length(len(whole), length)
+        return whole
     body = rooms.take(length)
-    try:
-        filled = answer.readinto(body)
-    except BaseException:
-        rooms.give_back(body)
-        raise
-    if filled != length:
-        rooms.give_back(body)
-        raise _Doubt(f"{filled} of {length} bytes")
+    with rooms.filling(body):
+        _check_length(answer.readinto(body), length)
     return body
 
 
@@ -180,7 +176,7 @@ class DirectReads:
                 _check_status(answer, _OK)
                 return body
         except _Doubt:
-            return await (await self._whole()).get(key)
+            return await read_into(await self._whole(), key, rooms)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[StoredObject]:
         """Iterate over objects in key order, see `ObjectStore.list`; one request for each 1 000."""
@@ -290,6 +286,11 @@ class DirectReads:
 def _put_off(deadline: asyncio.Timeout, until: float) -> None:
     with contextlib.suppress(RuntimeError):  # it has passed already
         deadline.reschedule(until)
+
+
+def _check_length(found: int, announced: int) -> None:
+    if found != announced:
+        raise _Doubt(f"{found} of {announced} bytes")
 
 
 def _check_status(answer: http.client.HTTPResponse, expected: int) -> None:

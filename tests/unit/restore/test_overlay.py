@@ -11,6 +11,7 @@ import pytest
 
 from replicad.errors import FileUnusable
 from replicad.restore import overlay as module
+from replicad.restore import rows
 from replicad.restore.overlay import Overlay
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def overlay(tmp_path: Path) -> Overlay:
 @pytest.mark.parametrize("iov_max", [1, 3, 1024])
 def test_every_page_comes_back(overlay: Overlay, monkeypatch: pytest.MonkeyPatch, iov_max: int) -> None:
     """Blocks of pages in any order, of which not all are wanted; chunks are read in any order, too."""
-    monkeypatch.setattr(module, "_IOV_MAX", iov_max)
+    monkeypatch.setattr(rows, "IOV_MAX", iov_max)
+    monkeypatch.setattr(module, "IOV_MAX", iov_max)
     rng = random.Random(7)
     pgnos = rng.sample(range(1, 1001), 400)
     for begin in range(0, len(pgnos), 90):
