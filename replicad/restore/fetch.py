@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from replicad.errors import Damaged
@@ -10,7 +11,8 @@ from replicad.store.database import chunk_names
 from replicad.store.into import Held, read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Set as AbstractSet
 
     from replicad.host.threads import Threads
     from replicad.snapshot import ChunkNames
@@ -37,6 +39,7 @@ class Fetch:
         self.fetched_bytes = 0
         self._store = store
         self._turns = asyncio.Semaphore(concurrency)
+        self._foreseen: dict[str, asyncio.Task[bytes]] = {}
 
     async def chunk_names(self) -> ChunkNames:
         """Return how the chunks of this store are named.
@@ -54,7 +57,30 @@ class Fetch:
             StoreUnreachable: the store does not answer.
             StoreRefused: the store does not let us.
         """
+        whole = start == 0 and stop is None
+        if whole and (foreseen := self._foreseen.pop(key, None)) is not None:
+            return await foreseen
         return await self._ask(lambda: self._store.get(key, start=start, stop=stop))
+
+    def foresee(self, keys: Iterable[str]) -> None:
+        """Ask for whole objects that are likely to be read soon, each once; their bytes are kept until they are.
+
+        Whoever does calls `forget` in the end.
+        """
+        for key in keys:
+            if key not in self._foreseen:
+                self._foreseen[key] = asyncio.create_task(self._ask(partial(self._store.get, key)))
+
+    async def forget(self, *, but: AbstractSet[str] = frozenset()) -> None:
+        """Let go of what was foreseen and not read, except for these."""
+        tasks = [self._foreseen.pop(key) for key in self._foreseen.keys() - but]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # seen: nobody needs it any more
 
     async def proven_in(self, rooms: Rooms, key: str, use: Callable[[Held], T]) -> T:
         """Return what `proven` does of a whole object, which may be in one of the rooms until `use` lets go of it.

@@ -14,6 +14,8 @@ from replicad.position import Epoch
 from replicad.restore.together import gather_bounded, task_group
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replicad.ownership.records import EpochEnd, EpochStart
     from replicad.plan.listing import Listing
     from replicad.store.protocol import ObjectStore
@@ -29,7 +31,13 @@ _ATTEMPTS = 3
 CONCURRENCY = 16
 
 
-async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concurrency: int = CONCURRENCY) -> History:
+async def read_history(
+    store: ObjectStore,
+    *,
+    epoch: Epoch | None = None,
+    concurrency: int = CONCURRENCY,
+    listed: Callable[[Listing], None] | None = None,
+) -> History:
     """Return what the store holds of the database below its prefix.
 
     Costs a LIST per 1 000 segments and snapshots, one or two more per epoch with many chunks, a GET per epoch, and
@@ -39,6 +47,7 @@ async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concur
         store: the database's own part of the store.
         epoch: an epoch whose end is to be read too.
         concurrency: how many GETs are under way at once.
+        listed: is told what was listed, before anything else is asked for.
 
     Raises:
         StoreUnreachable: the store does not answer.
@@ -49,15 +58,20 @@ async def read_history(store: ObjectStore, *, epoch: Epoch | None = None, concur
     """
     for _ in range(_ATTEMPTS - 1):
         try:
-            return await _read(store, epoch, concurrency)
+            return await _read(store, epoch, concurrency, listed)
         except ObjectMissing:  # an epoch that nothing needs any more was deleted between LIST and GET
             continue
-    return await _read(store, epoch, concurrency)
+    return await _read(store, epoch, concurrency, listed)
 
 
-async def _read(store: ObjectStore, epoch: Epoch | None, concurrency: int) -> History:
+async def _read(
+    store: ObjectStore, epoch: Epoch | None, concurrency: int, listed: Callable[[Listing], None] | None
+) -> History:
     claims, objects = await gather_bounded((partial(_list_claims, store), partial(_list_epochs, store)), 2)
-    return await history_of(store, read_listing(claims + objects), epoch=epoch, concurrency=concurrency)
+    listing = read_listing(claims + objects)
+    if listed is not None:
+        listed(listing)
+    return await history_of(store, listing, epoch=epoch, concurrency=concurrency)
 
 
 async def history_of(

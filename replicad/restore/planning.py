@@ -8,6 +8,7 @@ import structlog
 
 from replicad.errors import Damaged, HistoryGap, ObjectMissing, ProofFailed, TargetOutsideWindow
 from replicad.observe import events
+from replicad.plan.guess import likely
 from replicad.plan.line import line_of_history
 from replicad.plan.restore import RestorePlan, plan_restore
 from replicad.plan.target import AtTime, AtTXID
@@ -15,10 +16,14 @@ from replicad.restore.faults import Unusable
 from replicad.restore.history import read_history
 from replicad.restore.preparation import prepare
 from replicad.restore.rollups import commit_times
+from replicad.restore.segments import WHOLE_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replicad.errors import ReplicadError
     from replicad.plan.line import Line, LineSegment
+    from replicad.plan.listing import Listing
     from replicad.plan.target import CommitTimes, Target
     from replicad.position import TXID, Epoch
     from replicad.restore.fetch import Fetch
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 
 MAX_PLANS = 16
 """Plans that are tried before a restore gives up: each new one leaves out at least one object more."""
+
+_MOST_FORESEEN = 12  # requests
+_FOR_STARTS = 2  # requests under way that are left to what is known to be needed
 
 _log = structlog.get_logger(__name__)
 
@@ -39,15 +47,19 @@ class Planner:
         fetch: reads the indexes that decide what a time means.
         target: what is asked for.
         epoch: the line of this epoch; None: the newest line.
+        foreseen_bytes: how much may be asked for before it is known that it is needed.
     """
 
-    def __init__(self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None) -> None:
+    def __init__(
+        self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None, *, foreseen_bytes: int = 0
+    ) -> None:
         self.unusable: set[str] = set()  # keys of segments and manifests
         self.unusable_chunks: dict[str, ReplicadError] = {}
         self._store = store
         self._fetch = fetch
         self._target = target
         self._epoch = epoch
+        self._foreseen_bytes = foreseen_bytes
         self._plans = 0
 
     async def first(self) -> RestorePlan:
@@ -61,11 +73,12 @@ class Planner:
             Damaged: the starts of the epochs contradict one another.
             ReplicadError: the store failed.
         """
-        line = await self._line()
+        line = await self._line(self._foresee)
         times: dict[str, CommitTimes] = {}
         while True:
             answer = plan_restore(line, self._target, times=times, without=self.unusable)
             if isinstance(answer, RestorePlan):
+                await self._fetch.forget(but={answer.manifest.name, *(part.name for part in answer.segments)})
                 return answer
             try:
                 found = await self._times(answer.segment, line.database_id)
@@ -107,8 +120,19 @@ class Planner:
         ms = self._target.ms if isinstance(self._target, AtTime) else 0  # nothing but a time needs an index
         return await commit_times(self._fetch, segment, ms, database_id=database_id)
 
-    async def _line(self) -> Line:
-        return line_of_history(await read_history(self._store, epoch=self._epoch), epoch=self._epoch)
+    async def _line(self, listed: Callable[[Listing], None] | None = None) -> Line:
+        return line_of_history(await read_history(self._store, epoch=self._epoch, listed=listed), epoch=self._epoch)
+
+    def _foresee(self, listing: Listing) -> None:
+        """Ask for what is probably opened first: the store is a round trip away, and the starts come with the next."""
+        names: list[str] = []
+        room_bytes, most = self._foreseen_bytes, min(_MOST_FORESEEN, self._fetch.concurrency - _FOR_STARTS)
+        for found in likely(listing, self._target, epoch=self._epoch) if room_bytes and most > 0 else ():
+            room_bytes -= found.size_bytes
+            if room_bytes < 0 or len(names) == most or found.size_bytes > WHOLE_BYTES:
+                break  # a large one is read in parts
+            names.append(found.name)
+        self._fetch.foresee(names)
 
     def _note(self, name: str, error: ReplicadError) -> None:
         self.unusable.add(name)

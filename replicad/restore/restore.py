@@ -34,7 +34,7 @@ from replicad.restore.referring import Referring
 from replicad.restore.request import Integrity, Restored
 from replicad.restore.standing import Standing
 from replicad.restore.together import task_group
-from replicad.restore.workshop import Workshop
+from replicad.restore.workshop import AHEAD_SHARE, Workshop
 from replicad.store.database import chunk_names
 from replicad.wal.pagetable import PageTable
 
@@ -131,7 +131,8 @@ class _Restore:
         self._threads = threads
         self._store = store
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
-        self._planner = Planner(store, self._fetch, request.target, request.epoch)
+        foreseen_bytes = request.limits.memory_bytes // AHEAD_SHARE  # they are the segments that are opened first
+        self._planner = Planner(store, self._fetch, request.target, request.epoch, foreseen_bytes=foreseen_bytes)
         self._verify = False  # whether chunks are compared with their names before the whole is proven
         self._to_close: list[OldFile | Image | Standing] = []
 
@@ -152,6 +153,7 @@ class _Restore:
                 built = await self._build_beside(place, prepared)
             moved = await self._threads.run(self._put, place, standing, built)
         finally:
+            await self._fetch.forget()
             await self._threads.run(self._clean_up, place)
         restored = self._answer(target, built, moved, self._clock.monotonic() - began)
         _log.info(

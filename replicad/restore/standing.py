@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import reduce
 from operator import xor
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ import xxhash
 from replicad.errors import FileUnusable, TargetBusy
 from replicad.host.files import fsync_directory
 from replicad.host.interruptible import Interrupted
+from replicad.host.newfile import NewFile
 from replicad.position import is_page_size, lock_page, page_size_of
 from replicad.restore.image import Image, disk_error
 from replicad.restore.journal import journal_header, journal_path, journal_record
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 1 << 20  # a multiple of every page size
 _HEADER_BYTES = 100
-_JOURNAL_BYTES = 1 << 20  # written at once
+_JOURNAL_MODE = 0o600  # until it is whole
 
 
 class Standing:
@@ -115,22 +116,14 @@ class Standing:
         """
         checksum, journal = self._checksum, journal_path(self.path)
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
+            with closing(NewFile(temporary, _JOURNAL_MODE)) as file:
                 nonce = secrets.randbits(32)
-                head = journal_header(records=len(pgnos), nonce=nonce, pages=self.pages, page_size=self.page_size)
-                waiting = bytearray(head)
+                file.write(journal_header(records=len(pgnos), nonce=nonce, pages=self.pages, page_size=self.page_size))
                 for pgno, image in self._images(pgnos):
                     checksum ^= xxhash.xxh3_64_intdigest(image, pgno)
-                    waiting += journal_record(pgno, image, nonce=nonce)
-                    if len(waiting) >= _JOURNAL_BYTES:
-                        _write(descriptor, waiting)
-                        waiting.clear()
-                _write(descriptor, waiting)
-                self._share(descriptor)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                    file.write(journal_record(pgno, image, nonce=nonce))
+                self._share(file.descriptor)
+                file.sync()
             self._begun = True
             temporary.rename(journal)  # whole from the first instant that SQLite can see it
         except OSError as error:
@@ -260,10 +253,3 @@ def roll_back(path: Path) -> None:
             return  # it was put back; that SQLite finds fault with what stood there is another matter
         hint = "A restore in place was cut off: keep the file and its -journal together, they are one database."
         raise FileUnusable(path=path, operation="rolled back", found=str(error), hint=hint) from error
-
-
-def _write(descriptor: int, waiting: bytearray) -> None:
-    rest = memoryview(waiting)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    rest.release()

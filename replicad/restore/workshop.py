@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from replicad.restore.progress import Progress
     from replicad.restore.prove import Proof
 
-_AHEAD_SHARE = 8  # the part of the memory that segments opened ahead may take
+AHEAD_SHARE = 8
+"""The part of the memory that segments opened ahead may take."""
+
 _SHELF_SHARE = 8  # the part of it that older pages may take, beside what is in flight
 _ROOM_STEP_BYTES = 1 << 20  # so that blocks that grow a little do not each need a new one
 _SPARE_SHARE = 2  # the part of the disk's room beside the database that may be used for a while
@@ -42,8 +44,8 @@ class Workshop:
         self.wanted = Wanted(self.shelf)
         room_bytes = min(MOST_BYTES, image.spare_bytes // _SPARE_SHARE) if image.is_direct else 0
         self.overlay = Overlay(image.path.parent, page_size=image.page_size, room_bytes=room_bytes)
-        self.ahead = MemoryBudget(memory_bytes // _AHEAD_SHARE)
-        self.work = MemoryBudget(memory_bytes - memory_bytes // _AHEAD_SHARE)
+        self.ahead = MemoryBudget(memory_bytes // AHEAD_SHARE)
+        self.work = MemoryBudget(memory_bytes - memory_bytes // AHEAD_SHARE)
 
     def room(self, n_bytes: int) -> memoryview:
         """Return this thread's room for so many unpacked bytes, good until it is asked for again.
