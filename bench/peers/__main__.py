@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from bench.peers import field, large, life, machine, plots, report, small
 from bench.peers.commands import shown
 from bench.peers.goals import goals
-from bench.peers.record import Found, Run, newest
+from bench.peers.record import Found, Run, kept
 from bench.peers.scene import Scene
 from tests.support.versitygw_server import running_versitygw, why_no_versitygw
 
@@ -79,7 +79,7 @@ def perform(name: str, *, quick: bool) -> Run:
         tools={peer.name: shown(peer) for peer in field.EVERYONE if peer.name in seen},
         rows=[row.document() for row in rows],
     )
-    run.append()
+    run.keep()
     return run
 
 
@@ -100,7 +100,7 @@ def main() -> int:
         runs = {name: perform(name, quick=quick) for name in names}
         if quick:
             return _judge(Found(runs))
-    complete = newest(quick=quick)
+    complete = kept()
     report.write(plots.draw(Found(complete)), complete)
     return 0
 

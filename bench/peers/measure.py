@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATIENCE_SECONDS = 120.0
+RESTORE_SECONDS = 1_800.0
+"""How long one is waited for."""
+
 _SHOWN = 2_000  # characters of what a command said last
 
 
@@ -57,12 +60,20 @@ class CommandFailed(RuntimeError):
     """A command that was measured ended with another status than 0."""
 
 
-def run(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, seconds: float = 1_800.0) -> Finished:
+class TookTooLong(CommandFailed):
+    """It was broken off."""
+
+
+def run(
+    argv: Sequence[str], environment: Mapping[str, str], *, log: Path, seconds: float = RESTORE_SECONDS
+) -> Finished:
     """Run a command and measure it; what it says goes to `log`.
 
     Raises:
         CommandFailed: It failed, with the end of what it said.
+        TookTooLong: It did not end within so many seconds.
     """
+    in_time = True
     with log.open("w") as said:
         began = time.monotonic()
         process = subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
@@ -71,10 +82,13 @@ def run(argv: Sequence[str], environment: Mapping[str, str], *, log: Path, secon
             while process.poll() is None:
                 peak, used = max(peak, _tree_peak(process.pid)), max(used, cpu_used(process.pid))
                 if time.monotonic() - began > seconds:
+                    in_time = False
                     process.kill()
                 time.sleep(0.005)
             took = time.monotonic() - began
             output = process.stdout.read() if process.stdout is not None else ""
+    if not in_time:
+        raise TookTooLong(f"{' '.join(argv)} did not end within {seconds:.0f} s")
     if process.returncode:
         said_last = f"{output[-_SHOWN:]} {log.read_text()[-_SHOWN:]}".strip()
         raise CommandFailed(f"{' '.join(argv)} ended with {process.returncode}: {said_last}")

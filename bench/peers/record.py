@@ -1,13 +1,14 @@
-"""Results as they are kept: one JSON line for each run of a scenario, so that a report can be made again."""
+"""Results as they are kept: a JSON line for the newest run of each scenario, so that a report can be made again."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results.jsonl"
+"""Kept with the report that is made of it: who runs one scenario again has the others still."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +26,19 @@ class Run:
     rows: list[dict[str, Any]]
     note: str = ""  # what was special about it, written into the line by hand: it goes into the report
 
-    def append(self) -> None:
-        """Keep it."""
-        document = {name: getattr(self, name) for name in self.__slots__}
-        with RESULTS.open("a") as results:
-            results.write(json.dumps(document) + "\n")
+    def keep(self) -> None:
+        """Keep it instead of an earlier one of its scenario; one of the quick mode is looked at and forgotten."""
+        if not self.quick:
+            lines = (json.dumps(asdict(run)) for run in (kept() | {self.scenario: self}).values())
+            RESULTS.write_text("".join(f"{line}\n" for line in lines))
 
 
-def newest(*, quick: bool) -> dict[str, Run]:
-    """Return the newest run of each scenario."""
-    found: dict[str, Run] = {}
-    if RESULTS.exists():
-        for line in RESULTS.read_text().splitlines():
-            run = Run(**json.loads(line))
-            if run.quick == quick:
-                found[run.scenario] = run
-    return found
+def kept() -> dict[str, Run]:
+    """Return the run of each scenario that was kept."""
+    if not RESULTS.exists():
+        return {}
+    runs = (Run(**json.loads(line)) for line in RESULTS.read_text().splitlines())
+    return {run.scenario: run for run in runs}
 
 
 @dataclass(frozen=True, slots=True)

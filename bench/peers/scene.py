@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.peers.application import row
-from bench.peers.measure import Finished, run, stop
+from bench.peers.measure import RESTORE_SECONDS, Finished, run, stop
 from bench.peers.peer import Site
 from bench.peers.wire import Wire
 from tests.support import versitygw_server
@@ -145,11 +145,13 @@ class Scene:
             if process.poll() is None:
                 stop(process, signal.SIGTERM)
 
-    def restore(self, peer: Peer, site: Site, output: Path, at: datetime | None = None) -> Finished:
-        """Restore, and see that the file is a sound database."""
+    def restore(
+        self, peer: Peer, site: Site, output: Path, at: datetime | None = None, *, seconds: float = RESTORE_SECONDS
+    ) -> Finished:
+        """Restore within so many seconds."""
         command = peer.restore(site, output, at)
         environment = {**site.environment(), **command.environment}
-        return run(command.argv, environment, log=site.folder / "restore.log")
+        return run(command.argv, environment, log=site.folder / "restore.log", seconds=seconds)
 
     def bucket_until(self, bucket: str, requests: list[Request], moment: float) -> str:
         """Return a bucket with the objects that were durable at a moment: hard links, the server's own files."""
