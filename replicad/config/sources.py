@@ -7,7 +7,6 @@ an error, not a thousand.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from enum import IntEnum
@@ -82,7 +81,9 @@ def gather(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Gi
 
 def unknown(what: str, name: str, known: Iterable[str], where: str) -> UsageError:
     """Return the error for a name that is not in the table, with the nearest one that is."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    from difflib import get_close_matches  # noqa: PLC0415 - for a name that is wrong
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]}?" if near else "docs/configuration.md lists them all."
     return UsageError(where=f"{name} ({where})", expected=what, found="an unknown name", hint=hint)
 

@@ -153,8 +153,10 @@ class _Restore:
                 built = await self._build_beside(place, prepared)
             moved = await self._threads.run(self._put, place, standing, built)
         finally:
-            await self._fetch.forget()
-            await self._threads.run(self._clean_up, place)
+            try:
+                await self._threads.run(self._clean_up, place)
+            finally:
+                await self._fetch.forget()
         restored = self._answer(target, built, moved, self._clock.monotonic() - began)
         _log.info(
             events.RESTORED,
