@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from replicad.restore.segments import OpenSegment
     from replicad.restore.standing import Standing
 
+HELD_SHARE = 4
+"""The part of the memory that bodies of segments may take until they are written."""
+
 _READERS = 2  # threads that read the old file: more than one, for hashing waits while the disk does not
-_HELD_SHARE = 4  # the part of the memory that bodies of segments may take until they are written
 _LENT_SHARE = 8  # the part that older pages of the file may take
 _MOST = 2  # a file is changed where it stands when at most one page in so many changes: each is written twice
 
@@ -126,7 +128,7 @@ class Forward:
         """
         if self._standing.page_size != prepared.manifest.page_size:
             return
-        room_bytes = self._memory_bytes // _HELD_SHARE
+        room_bytes = self._memory_bytes // HELD_SHARE
         async with task_group() as group:
             for part in reversed(prepared.plan.segments):
                 room_bytes -= part.stored.stored.size_bytes
@@ -146,7 +148,7 @@ class Forward:
             async for part, member in steps:
                 found = member or self._opened.get(part.key) or await self._open(prepared, part)
                 held_bytes += len(found.body or b"")
-                fits = held_bytes <= self._memory_bytes // _HELD_SHARE
+                fits = held_bytes <= self._memory_bytes // HELD_SHARE
                 # of what does not fit, blocks are fetched when their turn comes
                 self._opened[part.key] = found if fits else replace(found, body=None)
                 after = _transaction(found, part, state)

@@ -122,7 +122,7 @@ class Image:
         """
         size = self.page_size
         view = memoryview(images)
-        with self._writing:
+        with self._writing, self._problems("written"):
             for index, count in runs:
                 self._write(index * size, [view[(index - first) * size : (index - first + count) * size]])
         self._flush()
@@ -200,7 +200,7 @@ class Image:
             ((pgno - 1) * size, [view[(n - first_frame) * size : (n - first_frame + 1) * size] for n in numbers])
             for pgno, numbers in page_rows(frames)
         ]
-        with self._writing:
+        with self._writing, self._problems("written"):
             for offset, images in rows:
                 self._write(offset, images)
         for pgno, _ in frames:
@@ -255,13 +255,12 @@ class Image:
         self.path.unlink(missing_ok=True)
 
     def _write(self, offset: int, images: Sequence[bytes | memoryview]) -> None:
-        with self._problems("written"):
-            length = sum(map(len, images))
-            written = os.pwritev(self._descriptor, images, offset)
-            if written < length:  # the disk is nearly full, or a signal came: the rest says which
-                self._write_rest(offset + written, b"".join(images)[written:])
-            if length >= _LONG_BYTES:
-                self._unflushed_bytes += length
+        length = sum(map(len, images))
+        written = os.pwritev(self._descriptor, images, offset)
+        if written < length:  # the disk is nearly full, or a signal came: the rest says which
+            self._write_rest(offset + written, b"".join(images)[written:])
+        if length >= _LONG_BYTES:
+            self._unflushed_bytes += length
 
     def _flush(self) -> None:
         if self._unflushed_bytes >= _FLUSH_BYTES and self._flushing.acquire(blocking=False):

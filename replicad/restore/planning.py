@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 MAX_PLANS = 16
 """Plans that are tried before a restore gives up: each new one leaves out at least one object more."""
 
-_MOST_FORESEEN = 12  # requests
 _FOR_STARTS = 2  # requests under way that are left to what is known to be needed
 
 _log = structlog.get_logger(__name__)
@@ -47,23 +47,22 @@ class Planner:
         fetch: reads the indexes that decide what a time means.
         target: what is asked for.
         epoch: the line of this epoch; None: the newest line.
-        foreseen_bytes: how much may be asked for before it is known that it is needed.
     """
 
-    def __init__(
-        self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None, *, foreseen_bytes: int = 0
-    ) -> None:
+    def __init__(self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None) -> None:
         self.unusable: set[str] = set()  # keys of segments and manifests
         self.unusable_chunks: dict[str, ReplicadError] = {}
         self._store = store
         self._fetch = fetch
         self._target = target
         self._epoch = epoch
-        self._foreseen_bytes = foreseen_bytes
         self._plans = 0
 
-    async def first(self) -> RestorePlan:
+    async def first(self, *, foreseen_bytes: int = 0) -> RestorePlan:
         """Read the history and return the plan for the target.
+
+        Args:
+            foreseen_bytes: how much may be asked for before it is known that it is needed.
 
         Raises:
             NoBackup: nothing was ever stored.
@@ -73,7 +72,7 @@ class Planner:
             Damaged: the starts of the epochs contradict one another.
             ReplicadError: the store failed.
         """
-        line = await self._line(self._foresee)
+        line = await self._line(partial(self._foresee, foreseen_bytes))
         times: dict[str, CommitTimes] = {}
         while True:
             answer = plan_restore(line, self._target, times=times, without=self.unusable)
@@ -123,10 +122,10 @@ class Planner:
     async def _line(self, listed: Callable[[Listing], None] | None = None) -> Line:
         return line_of_history(await read_history(self._store, epoch=self._epoch, listed=listed), epoch=self._epoch)
 
-    def _foresee(self, listing: Listing) -> None:
+    def _foresee(self, room_bytes: int, listing: Listing) -> None:
         """Ask for what is probably opened first: the store is a round trip away, and the starts come with the next."""
         names: list[str] = []
-        room_bytes, most = self._foreseen_bytes, min(_MOST_FORESEEN, self._fetch.concurrency - _FOR_STARTS)
+        most = self._fetch.concurrency - _FOR_STARTS
         for found in likely(listing, self._target, epoch=self._epoch) if room_bytes and most > 0 else ():
             room_bytes -= found.size_bytes
             if room_bytes < 0 or len(names) == most or found.size_bytes > WHOLE_BYTES:

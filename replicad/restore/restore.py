@@ -23,7 +23,7 @@ from replicad.restore.chain import Chain
 from replicad.restore.chunks import Chunks
 from replicad.restore.faults import Unusable
 from replicad.restore.fetch import Fetch
-from replicad.restore.forward import Forward, add_all
+from replicad.restore.forward import HELD_SHARE, Forward, add_all
 from replicad.restore.image import Image
 from replicad.restore.old_file import OldFile
 from replicad.restore.place import Place, resolve_target
@@ -131,8 +131,7 @@ class _Restore:
         self._threads = threads
         self._store = store
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
-        foreseen_bytes = request.limits.memory_bytes // AHEAD_SHARE  # they are the segments that are opened first
-        self._planner = Planner(store, self._fetch, request.target, request.epoch, foreseen_bytes=foreseen_bytes)
+        self._planner = Planner(store, self._fetch, request.target, request.epoch)
         self._verify = False  # whether chunks are compared with their names before the whole is proven
         self._to_close: list[OldFile | Image | Standing] = []
 
@@ -181,11 +180,15 @@ class _Restore:
 
     async def _prepare_beside(self, standing: Standing, forward: Forward | None) -> tuple[Preparation, bool]:
         """Plan, and read meanwhile what stands at the target; return whether it could be read."""
+        # what is foreseen are the segments that are opened first: it takes no memory that they would not
+        foreseen_bytes = self._request.limits.memory_bytes // (HELD_SHARE if forward else AHEAD_SHARE)
         if forward is None:
-            return await prepare_around(self._fetch, self._planner, await self._planner.first()), False
+            plan = await self._planner.first(foreseen_bytes=foreseen_bytes)
+            return await prepare_around(self._fetch, self._planner, plan), False
         async with task_group() as group:
             adding = group.create_task(add_all(standing, self._threads))
-            prepared = await prepare_around(self._fetch, self._planner, await self._planner.first())
+            plan = await self._planner.first(foreseen_bytes=foreseen_bytes)
+            prepared = await prepare_around(self._fetch, self._planner, plan)
             with suppress(Unusable):  # found again, told of and led around by the restore beside it
                 await forward.look_ahead(prepared)
         return prepared, adding.result()

@@ -108,8 +108,14 @@ async def test_a_wrong_guess_is_let_go_of(recorder: Recorder, store: Noting, tmp
     assert [key for key in store.gets if "log/0000000000000006" in key] == store.cancelled_first != []
 
 
-async def test_no_more_than_its_share_of_the_memory(recorder: Recorder, store: Noting, tmp_path: Path) -> None:
-    """With little memory, what does not fit is asked for when its turn comes."""
+@pytest.mark.parametrize(("stands", "share"), [(False, 8), (True, 4)])
+async def test_no_more_than_its_share_of_the_memory(
+    recorder: Recorder, store: Noting, tmp_path: Path, *, stands: bool, share: int
+) -> None:
+    """With little memory, what does not fit is asked for when its turn comes.
+
+    Where a file may be changed where it stands, segments are kept until it is: their share is larger.
+    """
     await stored(recorder, store)
     sizes = {found.key: found.size_bytes async for found in store.list("epochs/")}
     newest = next(key for key in sizes if "log/0000000000000006" in key)
@@ -118,8 +124,10 @@ async def test_no_more_than_its_share_of_the_memory(recorder: Recorder, store: N
     for share_bytes, expected in ((room_bytes, {manifest, newest}), (room_bytes - 1, {manifest}), (0, set())):
         store.gets.clear()
         store.gates["start.json"] = asyncio.Event()
-        limits = Limits(memory_bytes=8 * share_bytes)
-        request = RestoreRequest(path=tmp_path / f"{share_bytes}.db", limits=limits)
+        path = tmp_path / f"{share_bytes}.db"
+        if stands:
+            path.write_bytes(recorder.transactions[1].database)
+        request = RestoreRequest(path=path, force=stands, limits=Limits(memory_bytes=share * share_bytes))
         restoring = asyncio.create_task(restore(store, request))
         await store.until("start.json")
         await asyncio.sleep(0.05)  # whatever else would be asked for, would be by now
