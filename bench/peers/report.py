@@ -54,6 +54,8 @@ _METHOD = """\
 - Litestream does not prove what it restored; replicad compares a checksum over all pages. "exact" is 1 when the
   benchmark found every row as it was at that instant. Litestream's instants are as fine as its uploads, replicad's
   are single transactions.
+- A boot comes behind an instance that ended in order. Behind one that was killed, replicad waits until it may take it
+  for dead, so as not to overrule one that lives; the peers do not look, and would start beside one that lives, too.
 - Idle is measured from 75 s behind the only commit on: what a tool does once behind its start is over by then.
 - CPU of an idle process is counted to the nanosecond, of threads and children that ended to 10 ms.
 - Flat out, figures are the median of seven turns with one writer and of five with four, those of the bulk load, and of
