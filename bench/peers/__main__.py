@@ -12,7 +12,6 @@ The quick mode ends with status 1 when a goal is missed. Needs Go (for the S3 se
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -67,14 +66,13 @@ def perform(name: str, *, quick: bool) -> Run:
                     f"{name:<8} {row.case:<18} {row.peer:<21} {row.figure:<34} {row.value:12.4g} {row.unit}", flush=True
                 )
     seen = {row.peer for row in rows}
-    revision = ["git", "describe", "--always", "--dirty"]
     run = Run(
         scenario=name,
         quick=quick,
         at=at,
         seconds=time.monotonic() - began,
         load=load,
-        revision=subprocess.run(revision, capture_output=True, text=True, check=False).stdout.strip(),
+        revision=machine.revision(),
         machine=machine.described(),
         tools={peer.name: shown(peer) for peer in field.EVERYONE if peer.name in seen},
         rows=[row.document() for row in rows],

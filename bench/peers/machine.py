@@ -6,9 +6,23 @@ import os
 import platform
 import re
 import sqlite3
+import subprocess
 from pathlib import Path
 
 from tests.support.versitygw_server import versitygw_binary
+
+_FOUND = (":!bench/RESULTS.md", ":!bench/plots", ":!bench/results.jsonl")  # what a run changes itself
+
+
+def revision() -> str:
+    """Return which commit is measured, and whether anything was changed since."""
+    commit = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_FOUND)
+    return f"{commit}-dirty" if changed else commit or "no git"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def described() -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.peers.machine import revision
 from bench.peers.peer import Command, Site
 from bench.process import installed
 
@@ -38,10 +38,8 @@ class Replicad:
 
     def described(self) -> str:
         """Return the revision too: the version of an unreleased tool says little."""
-        ask = ["git", "describe", "--always", "--dirty"]
-        revision = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip() or "no git"
         settings = " ".join(self.flags) or "defaults"
-        return f"replicad {revision}, {settings}, Python {sys.version.split()[0]}"
+        return f"replicad {revision()}, {settings}, Python {sys.version.split()[0]}"
 
     def replicate(self, site: Site) -> Command:
         """Run as a sidecar."""

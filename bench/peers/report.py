@@ -118,13 +118,14 @@ def _lines(plots: Iterable[str], runs: dict[str, Run]) -> Iterator[str]:
     yield from ("", _METHOD)
     yield from ("## Versions, settings, commands", "")
     for run in runs.values():
-        when = f"{run.at}, {run.seconds:.0f} s, revision {run.revision}, load at its start {run.load:.1f}"
+        when = f"{run.at}, {run.seconds:.0f} s, revision {run.revision}, "
+        when += f"load at its start {run.load:.1f}, on {run.machine['processor']}"
         yield f"- `python -m bench.peers {run.scenario}`: {when}{run.note and '. '}{run.note}"
     last = max(runs.values(), key=lambda run: run.at)
     yield ""
     yield from (f"- {what}: {text}" for what, text in last.machine.items())
     tools: dict[str, str] = {}
-    for run in runs.values():
+    for run in sorted(runs.values(), key=lambda run: run.at):
         tools |= run.tools
     yield ""
     for name, text in tools.items():
