@@ -60,7 +60,7 @@ class Fetch:
         whole = start == 0 and stop is None
         if whole and (foreseen := self._foreseen.pop(key, None)) is not None:
             return await foreseen
-        return await self._ask(lambda: self._store.get(key, start=start, stop=stop))
+        return await self._ask(partial(self._store.get, key, start=start, stop=stop))
 
     def foresee(self, keys: Iterable[str]) -> None:
         """Ask for whole objects that are likely to be read soon, each once; their bytes are kept until they are.
@@ -91,7 +91,7 @@ class Fetch:
         """
 
         async def once() -> T:
-            held = Held(await self._ask(lambda: read_into(self._store, key, rooms)), rooms)
+            held = Held(await self._ask(partial(read_into, self._store, key, rooms)), rooms)
             try:
                 return await self.threads.run(use, held)
             finally:

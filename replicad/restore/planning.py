@@ -72,7 +72,7 @@ class Planner:
             Damaged: the starts of the epochs contradict one another.
             ReplicadError: the store failed.
         """
-        line = await self._line(partial(self._foresee, foreseen_bytes))
+        line = await self._line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
         times: dict[str, CommitTimes] = {}
         while True:
             answer = plan_restore(line, self._target, times=times, without=self.unusable)
@@ -126,9 +126,9 @@ class Planner:
         """Ask for what is probably opened first: the store is a round trip away, and the starts come with the next."""
         names: list[str] = []
         most = self._fetch.concurrency - _FOR_STARTS
-        for found in likely(listing, self._target, epoch=self._epoch) if room_bytes and most > 0 else ():
+        for found in likely(listing, self._target, epoch=self._epoch):
             room_bytes -= found.size_bytes
-            if room_bytes < 0 or len(names) == most or found.size_bytes > WHOLE_BYTES:
+            if room_bytes < 0 or len(names) >= most or found.size_bytes > WHOLE_BYTES:
                 break  # a large one is read in parts
             names.append(found.name)
         self._fetch.foresee(names)

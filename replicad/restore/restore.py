@@ -180,18 +180,19 @@ class _Restore:
 
     async def _prepare_beside(self, standing: Standing, forward: Forward | None) -> tuple[Preparation, bool]:
         """Plan, and read meanwhile what stands at the target; return whether it could be read."""
-        # what is foreseen are the segments that are opened first: it takes no memory that they would not
-        foreseen_bytes = self._request.limits.memory_bytes // (HELD_SHARE if forward else AHEAD_SHARE)
         if forward is None:
-            plan = await self._planner.first(foreseen_bytes=foreseen_bytes)
-            return await prepare_around(self._fetch, self._planner, plan), False
+            return await self._prepare(AHEAD_SHARE), False
         async with task_group() as group:
             adding = group.create_task(add_all(standing, self._threads))
-            plan = await self._planner.first(foreseen_bytes=foreseen_bytes)
-            prepared = await prepare_around(self._fetch, self._planner, plan)
+            prepared = await self._prepare(HELD_SHARE)
             with suppress(Unusable):  # found again, told of and led around by the restore beside it
                 await forward.look_ahead(prepared)
         return prepared, adding.result()
+
+    async def _prepare(self, share: int) -> Preparation:
+        """Plan and prepare; of the memory, foresee as large a share as the segments that are opened first have."""
+        plan = await self._planner.first(foreseen_bytes=self._request.limits.memory_bytes // share)
+        return await prepare_around(self._fetch, self._planner, plan)
 
     async def _go_forward(self, standing: Standing, forward: Forward, prepared: Preparation) -> _Built | None:
         """Make the file at the target the one that is wanted, when it is an earlier state of it."""

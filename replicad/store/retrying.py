@@ -61,18 +61,13 @@ class RetryPolicy:
             return await attempt()
         except StoreUnreachable as error:
             failures = [error]
-        from tenacity import (  # noqa: PLC0415 - see above
-            AsyncRetrying,
-            retry_if_exception_type,
-            stop_after_attempt,
-            stop_before_delay,
-        )
+        import tenacity  # noqa: PLC0415 - see above
 
         rest_seconds = max(0.0, self.budget_seconds - (time.monotonic() - began))
-        tries = AsyncRetrying(
-            stop=stop_after_attempt(self.attempts) | stop_before_delay(rest_seconds),
+        tries = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self.attempts) | tenacity.stop_before_delay(rest_seconds),
             wait=self._wait_seconds,
-            retry=retry_if_exception_type(StoreUnreachable),
+            retry=tenacity.retry_if_exception_type(StoreUnreachable),
             reraise=True,
         )
 
@@ -84,9 +79,10 @@ class RetryPolicy:
         return await tries(once)
 
     def _wait_seconds(self, state: RetryCallState) -> float:
-        from tenacity import wait_random_exponential  # noqa: PLC0415 - see `run`
+        import tenacity  # noqa: PLC0415 - see `run`
 
-        jittered = wait_random_exponential(multiplier=self.first_wait_seconds, max=self.max_wait_seconds)(state)
+        wait = tenacity.wait_random_exponential(multiplier=self.first_wait_seconds, max=self.max_wait_seconds)
+        jittered = wait(state)
         error = state.outcome.exception() if state.outcome is not None else None
         asked = error.details.get("retry_after_seconds") if isinstance(error, StoreUnreachable) else None
         # A store that names a time knows more than a guess; when it does not fit into the budget, tenacity stops.
