@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from replicad.errors import StoreUnreachable
+from replicad.errors import NoSpace, StoreUnreachable
 from replicad.plan.target import AtTXID
 from replicad.position import TXID
 from replicad.restore.request import Integrity, Limits, RestoreRequest
@@ -18,7 +21,6 @@ from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from replicad.store.memory import MemoryStore
 
@@ -190,6 +192,26 @@ async def test_a_store_that_fails_on_the_way_leaves_the_old_file(
         assert [found.name for found in path.parent.iterdir()] == ["out"]
     assert failures == 5, "start, manifest, two segments; and the blocks of one, when the file was being changed"
     assert path.read_bytes() == grown.transactions[5].database
+
+
+async def test_a_disk_that_is_full_before_the_journal_is_written(
+    grown: Recorder, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRAP: ENOSPC: an error that says so, the old file as it was, and nothing beside it."""
+    await stored(grown, store)
+    path = target(tmp_path, grown, 3)
+    written: list[Path] = []
+
+    def full(descriptor: int, _: object) -> int:
+        written.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(NoSpace):
+        await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(5)), force=True))
+    assert [one.parent for one in written] == [path.parent], "the journal, under another name"
+    assert path.read_bytes() == grown.transactions[3].database
+    assert list(path.parent.iterdir()) == [path]
 
 
 async def test_a_damaged_segment_is_led_around(grown: Recorder, store: MemoryStore, tmp_path: Path) -> None:
