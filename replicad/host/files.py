@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_SECOND_NS = 1_000_000_000
+_TICK_NS = 20_000_000  # of the clock by which files are stamped: 1 to 10 ms, as the kernel was built
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,43 @@ def identity_of(descriptor: int) -> FileIdentity:
     """Return which file a descriptor has open, also when it has no name any more."""
     found = os.fstat(descriptor)
     return FileIdentity(device=found.st_dev, inode=found.st_ino)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStamp:
+    """What the file system tells of a file: as long as that is the same, nobody has written into it."""
+
+    identity: FileIdentity
+    size_bytes: int
+    modified_ns: int
+
+
+def stamp_of(descriptor: int, *, patient: bool = False) -> FileStamp | None:
+    """Return the stamp of a file that is open; None when the next write might leave it as it is.
+
+    Which it might right behind the last one, because the kernel's clock stands still between two of its ticks (with
+    `patient`, the next one is waited for), and on file systems that keep whole seconds.
+    """
+    found = _stamp(os.fstat(descriptor))
+    if found is None and patient:
+        time.sleep(_TICK_NS / _SECOND_NS)
+        found = _stamp(os.fstat(descriptor))
+    return found
+
+
+def stamp_at(path: Path) -> FileStamp | None:
+    """Return the stamp of the file that has this name now (links followed), as `stamp_of`; None also without one."""
+    try:
+        return _stamp(path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _stamp(found: os.stat_result) -> FileStamp | None:
+    if found.st_mtime_ns % _SECOND_NS == 0 or found.st_mtime_ns + _TICK_NS > time.time_ns():
+        return None
+    identity = FileIdentity(device=found.st_dev, inode=found.st_ino)
+    return FileStamp(identity=identity, size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
 
 
 def atomic_write(path: Path, body: Buffer, *, mode: int = 0o600, durable: bool) -> None:

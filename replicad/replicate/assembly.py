@@ -14,8 +14,8 @@ from replicad.replicate.ship import Shipper
 from replicad.replicate.snapshots import Snapshots
 
 if TYPE_CHECKING:
+    from replicad.replicate.boot import LocalFile
     from replicad.replicate.own import Owned
-    from replicad.replicate.state_file import StateFile
     from replicad.replicate.station import Station
     from replicad.replicate.tenure import Tenure
 
@@ -28,9 +28,7 @@ class Followed:
     booted: Booted
 
 
-async def assemble(
-    station: Station, owned: Owned, state: StateFile | None, tenure: Tenure, *, may_replace: bool
-) -> Followed:
+async def assemble(station: Station, owned: Owned, tenure: Tenure, local: LocalFile) -> Followed:
     """Bring the database in place, and make what follows it; raises what `Boot.run` raises."""
     boot = Boot(
         path=station.database.path,
@@ -40,8 +38,7 @@ async def assemble(
         log=station.log,
         owned=owned,
         tenure=tenure,
-        state=state,
-        may_replace=may_replace,
+        local=local,
     )
     booted = await boot.run()
     metrics = station.metrics

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from replicad.replicate.state_file import StateFile
     from replicad.replicate.tenure import Tenure
     from replicad.replicate.tools import Tools
-    from replicad.restore.request import Restored
+    from replicad.restore.request import Evidence, Restored
     from replicad.snapshot import Manifest
     from replicad.store.protocol import ObjectStore
 
@@ -70,6 +70,15 @@ class Booted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFile:
+    """What is known of the file before it is opened."""
+
+    state: StateFile | None  # what stands beside it
+    may_replace: bool  # False beside an application that may have it open
+    evidence: Evidence | None = None  # of a restore that came before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Boot:
     """One database at start."""
 
@@ -80,8 +89,7 @@ class Boot:
     log: FilteringBoundLogger
     owned: Owned
     tenure: Tenure
-    state: StateFile | None  # what stands beside the file
-    may_replace: bool  # False beside an application that may have the file open
+    local: LocalFile
 
     async def run(self) -> Booted:
         """List, and bring file and history together.
@@ -97,8 +105,9 @@ class Boot:
         restored = None
         if course in {Course.RESTORE, Course.FORWARD, Course.ASIDE}:
             await self._clear_the_way(course, opened)
-            restored = await self._restore()
-            opened = await self.tools.threads.run(self._open, known)
+            restored = await self._restore(opened.opening.evidence if opened else None)
+            opened = await self.tools.threads.run(self._open, known, restored.evidence)
+            restored = replace(restored, evidence=None)  # eight bytes a page: the capture's from here on, or nobody's
         try:
             manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
             lineage = await self._begin(listing, line, _parent(opened, known), goes_on=course in _LOCAL_GOES_ON)
@@ -137,9 +146,9 @@ class Boot:
         Until the first segment it would name the claim before: a process that is killed until then, perhaps with a
         large snapshot under way, would be taken for a stranger at its next start, and the file be kept aside.
         """
-        if self.state is None or not goes_on:
+        if self.local.state is None or not goes_on:
             return
-        state = msgspec.structs.replace(self.state, epoch=self.owned.epoch, claim_id=self.owned.claim_id)
+        state = msgspec.structs.replace(self.local.state, epoch=self.owned.epoch, claim_id=self.owned.claim_id)
         try:
             await self.tools.threads.run(write_state, self.path, state)
         except (NoSpace, FileUnusable) as error:
@@ -147,17 +156,17 @@ class Boot:
 
     def _open_if_there(self, known: Sequence[Known]) -> Opened | None:
         there = self.path.exists() and self.path.stat().st_size > 0
-        return self._open(known) if there else None
+        return self._open(known, self.local.evidence) if there else None
 
-    def _open(self, known: Sequence[Known]) -> Opened:
+    def _open(self, known: Sequence[Known], evidence: Evidence | None) -> Opened:
         if self.settings.wal == "convert" and journal_mode(self.path) != "wal" and convert_to_wal(self.path):
             self.log.info(events.WAL_CONVERTED, path=str(self.path))
-        return open_source(self.path, known)
+        return open_source(self.path, known, evidence)
 
     def _local(self, opened: Opened | None, listing: Listing, line: Line | None) -> Local | None:
         if opened is None:
             return None
-        state, table = self.state, opened.opening.table
+        state, table = self.local.state, opened.opening.table
         # What the claim says of the past holds up to the claim; what was written until the listing, only that shows.
         alone = self.owned.continued and state is not None and not _went_on_without(state, listing)
         return Local(
@@ -172,7 +181,7 @@ class Boot:
     async def _clear_the_way(self, course: Course, opened: Opened | None) -> None:
         if opened is not None:
             await self.tools.threads.run(opened.source.close)
-        if not self.may_replace and await self.tools.threads.run(
+        if not self.local.may_replace and await self.tools.threads.run(
             self.path.exists
         ):  # an empty file too: SQLite makes it when it opens a database
             raise LocalDiffers(path=self.path, store=self.store.url)
@@ -188,10 +197,12 @@ class Boot:
                 beside.rename(kept.with_name(kept.name + companion))
         return kept
 
-    async def _restore(self) -> Restored:
+    async def _restore(self, standing: Evidence | None) -> Restored:
         request = RestoreRequest(
             path=self.path,
             force=True,
+            standing=standing,
+            evidence=True,
             integrity=Integrity(self.settings.integrity),
             limits=Limits(
                 concurrency=self.settings.restore_concurrency, memory_bytes=self.settings.restore_memory_bytes

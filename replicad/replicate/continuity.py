@@ -13,12 +13,14 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from replicad.position import NO_WAL, Position, WALPosition, lock_page
+from replicad.restore.request import Evidence
 from replicad.sqlite.image import Image, overlay_through
 from replicad.wal import PageTable, SaltsMoved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from replicad.host.files import FileStamp
     from replicad.sqlite.source import Index, Source
 
 _SCAN_BYTES = 4 << 20
@@ -50,21 +52,33 @@ class Opening:
     known: Known | None  # the stored transaction that reading goes on behind; None when continuity is lost
     table: PageTable
     position: WALPosition
+    evidence: Evidence | None = None  # of the file, when that alone is the state
 
 
-def open_at(source: Source, stored: Sequence[Known]) -> Opening:
+def open_at(source: Source, stored: Sequence[Known], evidence: Evidence | None = None) -> Opening:
     """Pin the source, hash every page, and find out which stored transaction it continues, newest first.
 
     There is more than one where a snapshot was stored ahead of the segment that leads to it. Who goes on behind an
     older one has to come through the newer ones: a disk of an earlier time would leave them off the line. Leaves the
     pin held.
+
+    Args:
+        source: the database.
+        stored: the transactions that it may continue.
+        evidence: of an earlier look at the file, or of a restore: saves reading it, if it still holds.
     """
     index = source.hold_exactly()
-    image = Image.under_pin(source, index, pages=source.page_count())
-    table = hashed(image)
+    # From here on nobody may copy anything into the file, where nothing is in a WAL.
+    stamp = None if index.frames else source.stamp()
+    table = _known(source, stamp, evidence)
+    if table is None:
+        table = hashed(Image.under_pin(source, index, pages=source.page_count()))
+    seen = None if stamp is None else Evidence(stamp=stamp, table=table)
     here = wal_position(source, index)
     if stored and _is_state(table, stored[0].position):
-        return Opening(continuity=Continuity.SAME, index=index, known=stored[0], table=table, position=here)
+        return Opening(
+            continuity=Continuity.SAME, index=index, known=stored[0], table=table, position=here, evidence=seen
+        )
     for number, known in enumerate(stored):
         for candidate in _candidates(source, index, known.wal):
             try:
@@ -76,7 +90,17 @@ def open_at(source: Source, stored: Sequence[Known]) -> Opening:
                 continue
             if proven:
                 return Opening(continuity=Continuity.AHEAD, index=index, known=known, table=earlier, position=candidate)
-    return Opening(continuity=Continuity.LOST, index=index, known=None, table=table, position=here)
+    return Opening(continuity=Continuity.LOST, index=index, known=None, table=table, position=here, evidence=seen)
+
+
+def _known(source: Source, stamp: FileStamp | None, evidence: Evidence | None) -> PageTable | None:
+    """Return the table that the evidence has, which is the caller's then, if nobody wrote into the file since."""
+    if evidence is None or stamp != evidence.stamp:
+        return None
+    table = evidence.table
+    if (table.page_size, table.pages) != (source.page_size, source.page_count()):
+        return None
+    return None if table.differing(1, [source.read_file(0, source.page_size)]) else table
 
 
 def _comes_through(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from replicad.position import Position
     from replicad.replicate.assembly import Followed
     from replicad.replicate.station import Station
+    from replicad.restore.request import Evidence
 
 T = TypeVar("T")
 
@@ -77,6 +78,7 @@ class Office:
         self._serving: asyncio.Task[None] | None = None
         self._frozen_at: float | None = None
         self._may_replace = False
+        self._warmed: Evidence | None = None  # of what was restored before the owner ended
         settings = station.settings
         self._timing = timing_of(settings)
         self._driver = Driver(
@@ -151,6 +153,7 @@ class Office:
         tenure = Tenure(self._driver, owned, self._me, station.metrics, station.log)
         # Half of the program is not needed before here: loading it must not keep the store from being asked.
         from replicad.replicate.assembly import assemble  # noqa: PLC0415
+        from replicad.replicate.boot import LocalFile  # noqa: PLC0415
 
         async with AsyncExitStack() as stack:
             if not owned.deferred:
@@ -158,9 +161,11 @@ class Office:
 
             async def bring_in_place() -> Followed:
                 state = await station.tools.threads.run(read_state, station.database.path)
-                return await assemble(station, owned, state, tenure, may_replace=may_replace)
+                local = LocalFile(state=state, may_replace=may_replace, evidence=self._warmed)
+                return await assemble(station, owned, tenure, local)
 
             followed = await self._until_reached(bring_in_place, deadline)
+            self._warmed = None  # its table is the capture's now
             if not tenure.lost.is_set():
                 self._followed = followed
                 return True
@@ -350,7 +355,7 @@ class Office:
         try:
             from replicad.replicate.warm import warm  # noqa: PLC0415 - few starts need it
 
-            await warm(self.station)
+            self._warmed = await warm(self.station)
         except ReplicadError as error:  # what counts is listed again behind the claim
             self.station.log.info(events.WARMING_FAILED, error=str(error))
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicad.plan.snapshot import LogSince
+    from replicad.restore.request import Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,11 @@ class Stored:
     log: LogSince
 
 
-def open_source(path: Path, known: Sequence[Known]) -> Opened:
-    """Open a database that is in WAL mode; the pin is held when this returns."""
+def open_source(path: Path, known: Sequence[Known], evidence: Evidence | None = None) -> Opened:
+    """Open a database that is in WAL mode; the pin is held when this returns. `evidence`: see `open_at`."""
     source = Source(path)
     try:
-        return Opened(source=source, opening=open_at(source, known))
+        return Opened(source=source, opening=open_at(source, known, evidence))
     except BaseException:
         source.close()
         raise

@@ -13,7 +13,7 @@ the restore beside the file, which takes any.
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from replicad.restore.chain import Chain, Way
 from replicad.restore.faults import suspected
 from replicad.restore.lending import Lending
 from replicad.restore.pieces import opened_newest_first
-from replicad.restore.prove import Proof
+from replicad.restore.prove import Proof, evidence_of
 from replicad.restore.referring import Referring
 from replicad.restore.segments import State, open_segment
 from replicad.restore.settled import Settled
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from replicad.restore.place import Place
     from replicad.restore.preparation import Preparation
     from replicad.restore.progress import Progress
+    from replicad.restore.request import Evidence
     from replicad.restore.segments import OpenSegment
     from replicad.restore.standing import Standing
 
@@ -48,6 +49,14 @@ HELD_SHARE = 4
 _READERS = 2  # threads that read the old file: more than one, for hashing waits while the disk does not
 _LENT_SHARE = 8  # the part that older pages of the file may take
 _MOST = 2  # a file is changed where it stands when at most one page in so many changes: each is written twice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """A file that has become the target where it stands, once that is committed."""
+
+    kept_bytes: int  # stayed as they were
+    evidence: Evidence | None
 
 
 class Forward:
@@ -71,8 +80,8 @@ class Forward:
         self._memory_bytes = memory_bytes
         self._opened: dict[SegmentKey, OpenSegment] = {}
 
-    async def run(self, prepared: Preparation) -> int | None:
-        """Make the file the target, proven and synced; return how many bytes of it stayed as they were.
+    async def run(self, prepared: Preparation) -> Changed | None:
+        """Make the file the target, proven and synced.
 
         None: this is not the way, and `Standing.close` leaves the file as it was.
 
@@ -90,7 +99,7 @@ class Forward:
         threads = self._fetch.threads
         checksum = await threads.run(standing.begin, pgnos, self._place.temporary())
         image = await threads.run(standing.image, prepared.position.pages)
-        proof = Proof(image)
+        proof = Proof(image, hashes=standing.hashes_for(prepared.position.pages))
         proof.presume(checksum, standing.pages, pgnos)
         self._progress.started(sum(part.stored.stored.size_bytes for part in way.parts))
         workshop = Workshop(self._fetch, image, proof, self._progress, memory_bytes=self._memory_bytes)
@@ -100,7 +109,8 @@ class Forward:
             group.create_task(threads.run(image.sync))
         if proven.result() != prepared.position.checksum:
             return None
-        return (standing.pages - len(pgnos)) * standing.page_size
+        kept_bytes = (standing.pages - len(pgnos)) * standing.page_size
+        return Changed(kept_bytes=kept_bytes, evidence=await threads.run(evidence_of, image, proof))
 
     async def _apply(self, workshop: Workshop, prepared: Preparation, way: Way) -> None:
         """Write what the segments hold; what they refer to in the file is read before any of it is overwritten."""
@@ -171,7 +181,9 @@ class Forward:
 
 
 async def add_all(standing: Standing, threads: Threads) -> bool:
-    """Read the whole file and add up its checksum; return whether it could be read."""
+    """Read the whole file and add up its checksum, unless it is known; return whether it could be read."""
+    if standing.is_known:
+        return True
     try:
         async with task_group() as group:
             for part in range(_READERS):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from replicad.errors import FileUnusable, NoSpace
-from replicad.host.files import free_bytes
+from replicad.host.files import free_bytes, stamp_of
 from replicad.host.interruptible import Interrupted
 from replicad.restore.rows import page_rows
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
+    from replicad.host.files import FileStamp
     from replicad.restore.settled import Frames
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -233,6 +234,15 @@ class Image:
         """
         with self._problems("synced"):
             os.fsync(self._descriptor)
+
+    def stamp(self) -> FileStamp | None:
+        """Return what the synced file is known by as long as nobody writes into it; None: nothing sure.
+
+        Raises:
+            FileUnusable: the disk does not say.
+        """
+        with self._problems("looked at"):
+            return stamp_of(self._descriptor, patient=self.size_bytes >= _DIRECT_BYTES)  # reading it takes longer
 
     def take_over(self, old: Path) -> None:
         """Take the permissions of the file that this one replaces, and its owner as far as that is allowed."""

@@ -22,14 +22,15 @@ import xxhash
 from replicad.errors import ProofFailed
 from replicad.host.interruptible import Interrupted
 from replicad.position import lock_page
-from replicad.restore.request import Integrity
+from replicad.restore.request import Evidence, Integrity
+from replicad.wal.pagetable import PageTable
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from replicad.restore.image import Image
-    from replicad.wal.pagetable import PageTable
 
 _PIECE_BYTES = 256 << 10  # a multiple of every page size, and still in the processor's cache when it is hashed
 _UNWRITTEN, _COUNTED, _WRITTEN = 0, 1, 2  # nobody wrote the page yet; it was read back, or never is; it waits for that
@@ -49,12 +50,12 @@ class Proof:
 
     Args:
         image: the file.
-        table: is filled in on the way when there is one.
+        hashes: where the hash of each page is noted, one for each, zeros so far; None: nowhere.
     """
 
-    def __init__(self, image: Image, *, table: PageTable | None = None) -> None:
+    def __init__(self, image: Image, *, hashes: array[int] | None = None) -> None:
         self._image = image
-        self._table = table
+        self._hashes = hashes
         self._checksum = 0
         self._adding = threading.Lock()
         self._pages = bytearray(image.pages)  # one byte a page: what became of it, see below
@@ -149,7 +150,14 @@ class Proof:
             end = min(begin + len(self._cuts), len(self._pages))
             self._take_piece(begin, end)
             begin = self._pages.find(_WRITTEN, end)
-        return self._checksum if self._table is None else self._table.commit(self._image.pages)
+        return self._checksum
+
+    @property
+    def table(self) -> PageTable | None:
+        """The page table of the finished state, when hashes were noted."""
+        if self._hashes is None:
+            return None
+        return PageTable.of(self._image.page_size, self._hashes, self._checksum)
 
     def _take_piece(self, begin: int, end: int) -> None:
         """Read back the pages from index `begin` to `end`, no more than one buffer has, that are written by now."""
@@ -182,13 +190,13 @@ class Proof:
         self._add([begin + 1 + index for index in indexes], [view[self._cuts[index]] for index in indexes])
 
     def _add(self, pgnos: Sequence[int], images: Sequence[memoryview]) -> None:
-        if self._table is None:
-            checksum = reduce(xor, map(xxhash.xxh3_64_intdigest, images, pgnos), 0)
-            with self._adding:
-                self._checksum ^= checksum
-        else:
-            with self._adding:
-                self._table.write(pgnos, images)
+        found = list(map(xxhash.xxh3_64_intdigest, images, pgnos))
+        if self._hashes is not None:
+            for pgno, page_hash in zip(pgnos, found, strict=True):
+                self._hashes[pgno - 1] = page_hash
+        checksum = reduce(xor, found, 0)
+        with self._adding:
+            self._checksum ^= checksum
 
     def _buffer(self) -> memoryview:
         """Return this thread's buffer."""
@@ -196,6 +204,18 @@ class Proof:
         if found is None:
             found = self._buffers.view = memoryview(bytearray(_PIECE_BYTES))
         return found
+
+
+def evidence_of(image: Image, proof: Proof) -> Evidence | None:
+    """Return what is known of a proven and synced file; None when no hashes were noted, or nothing is sure.
+
+    Raises:
+        FileUnusable: the disk does not say.
+    """
+    if proof.table is None:
+        return None
+    stamp = image.stamp()
+    return None if stamp is None else Evidence(stamp=stamp, table=proof.table)
 
 
 def ask_sqlite(path: Path, integrity: Integrity, stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ from replicad.position import Position
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from replicad.host.files import FileStamp
     from replicad.position import TXID, Epoch
     from replicad.snapshot import Manifest
     from replicad.wal.pagetable import PageTable
@@ -37,6 +38,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The hash of every page of a file; it holds as long as the file has the stamp."""
+
+    stamp: FileStamp
+    table: PageTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreRequest:
     """One restore.
 
@@ -51,7 +60,8 @@ class RestoreRequest:
     force: bool = False
     keep_replaced: bool = False
     integrity: Integrity = Integrity.NONE
-    page_table: bool = False  # return the table of page hashes too (8 bytes a page)
+    standing: Evidence | None = None  # of what stands at `path`, which then need not be read
+    evidence: bool = False  # return that of what is put there (8 bytes a page)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -97,7 +107,7 @@ class Restored:
     moved_aside: tuple[Path, ...]  # under their new names
     unusable: tuple[str, ...]  # keys of objects that were found damaged or gone, and that another way led around
     in_place: bool = False  # the file that was there became this one, by the pages that differ
-    page_table: PageTable | None = None  # when it was asked for
+    evidence: Evidence | None = None  # when it was asked for, and there is something to know the file by
 
     @property
     def position(self) -> Position:

@@ -6,6 +6,7 @@ nothing else is left.
 
 from __future__ import annotations
 
+from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,14 +30,13 @@ from replicad.restore.old_file import OldFile
 from replicad.restore.place import Place, resolve_target
 from replicad.restore.planning import Planner, prepare_around
 from replicad.restore.progress import Silent
-from replicad.restore.prove import Proof, ask_sqlite
+from replicad.restore.prove import Proof, ask_sqlite, evidence_of
 from replicad.restore.referring import Referring
 from replicad.restore.request import Integrity, Restored
 from replicad.restore.standing import Standing
 from replicad.restore.together import task_group
 from replicad.restore.workshop import AHEAD_SHARE, Workshop
 from replicad.store.database import chunk_names
-from replicad.wal.pagetable import PageTable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from replicad.host.clock import Clock
     from replicad.restore.preparation import Preparation
     from replicad.restore.progress import Progress
-    from replicad.restore.request import Estimate, RestoreRequest
+    from replicad.restore.request import Estimate, Evidence, RestoreRequest
     from replicad.store.protocol import ObjectStore
 
 _log = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ class _Built:
     prepared: Preparation
     reused_bytes: int
     image: Image | None  # under its temporary name; None: the file at the target itself
-    table: PageTable | None = None
+    evidence: Evidence | None
 
 
 class _Restore:
@@ -138,7 +138,9 @@ class _Restore:
     async def run(self) -> Restored:
         began = self._clock.monotonic()
         target = await self._threads.run(resolve_target, self._request.path, force=self._request.force)
-        place, standing = Place(target), Standing(target)
+        request = self._request
+        place = Place(target)
+        standing = Standing(target, evidence=request.standing, keep_hashes=request.evidence)
         self._to_close.append(standing)
         try:
             forward = await self._threads.run(self._forward, place, standing)
@@ -174,7 +176,7 @@ class _Restore:
         if not place.target.exists():
             return None
         place.take()
-        if request.keep_replaced or request.page_table or not standing.open():
+        if request.keep_replaced or not standing.open():
             return None
         return Forward(standing, self._fetch, place, self._progress, memory_bytes=request.limits.memory_bytes)
 
@@ -197,13 +199,13 @@ class _Restore:
     async def _go_forward(self, standing: Standing, forward: Forward, prepared: Preparation) -> _Built | None:
         """Make the file at the target the one that is wanted, when it is an earlier state of it."""
         try:
-            kept_bytes = await forward.run(prepared)
+            changed = await forward.run(prepared)
         except Unusable:
             return None  # likewise
-        if kept_bytes is None:
+        if changed is None:
             return None
         await self._ask_sqlite(standing.path)
-        return _Built(prepared=prepared, reused_bytes=kept_bytes, image=None)
+        return _Built(prepared=prepared, reused_bytes=changed.kept_bytes, image=None, evidence=changed.evidence)
 
     def _put(self, place: Place, standing: Standing, built: _Built) -> tuple[Path, ...]:
         """Put the file in place, with no descriptor of ours left on it. Runs in a thread."""
@@ -245,8 +247,7 @@ class _Restore:
     async def _build(self, image: Image, prepared: Preparation, old: OldFile) -> _Built:
         """Put the database together by one plan, prove it and sync it."""
         await self._threads.run(image.create)
-        table = PageTable(image.page_size) if self._request.page_table else None
-        proof = Proof(image, table=table)
+        proof = Proof(image, hashes=array("Q", bytes(8 * image.pages)) if self._request.evidence else None)
         reused_bytes = await self._assemble(image, proof, prepared, old)
         await self._threads.run(image.take_over, old.path)
         async with task_group() as group:  # hashing keeps a core busy while the disk is
@@ -255,7 +256,8 @@ class _Restore:
             group.create_task(interruptible(self._threads, image.check_ends))
         _compare(image, prepared, checksum.result())
         await self._ask_sqlite(image.path)
-        return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, table=table)
+        evidence = await self._threads.run(evidence_of, image, proof)
+        return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, evidence=evidence)
 
     async def _ask_sqlite(self, path: Path) -> None:
         if self._request.integrity is not Integrity.NONE:
@@ -305,7 +307,7 @@ class _Restore:
             moved_aside=moved,
             unusable=(*sorted(self._planner.unusable), *sorted(self._planner.unusable_chunks)),
             in_place=built.image is None,
-            page_table=built.table,
+            evidence=built.evidence,
         )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from array import array
 from contextlib import closing, suppress
 from functools import reduce
 from operator import xor
@@ -23,7 +24,7 @@ import apsw
 import xxhash
 
 from replicad.errors import FileUnusable, TargetBusy
-from replicad.host.files import fsync_directory
+from replicad.host.files import fsync_directory, stamp_of
 from replicad.host.interruptible import Interrupted
 from replicad.host.newfile import NewFile
 from replicad.position import is_page_size, lock_page, page_size_of
@@ -34,6 +35,8 @@ from replicad.restore.segments import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from replicad.restore.request import Evidence
 
 _PIECE_BYTES = 1 << 20  # a multiple of every page size
 _HEADER_BYTES = 100
@@ -47,10 +50,15 @@ class Standing:
 
     Args:
         path: with links followed.
+        evidence: of an earlier look at the file.
+        keep_hashes: whether the hash of every page is noted, in 8 bytes each.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, evidence: Evidence | None = None, keep_hashes: bool = False) -> None:
         self.path = path
+        self.is_known = False  # whether the evidence holds: nothing is to be added
+        self._evidence = evidence
+        self._hashes: array[int] | None = array("Q") if keep_hashes else None  # by page number, from 1 on
         self.page_size = 0
         self.pages = 0
         self._file: apsw.VFSFile | None = None
@@ -91,17 +99,25 @@ class Standing:
                 raise Interrupted
             count = min(len(images), self.pages - first)
             self._read(view[: count * size], first * size)
-            pgnos = range(first + 1, first + count + 1)
-            checksum ^= reduce(xor, map(xxhash.xxh3_64_intdigest, images[:count], pgnos))
-            if lock in pgnos:
-                checksum ^= xxhash.xxh3_64_intdigest(images[lock - first - 1], lock)
+            found = list(map(xxhash.xxh3_64_intdigest, images[:count], range(first + 1, first + count + 1)))
+            if first < lock <= first + count:
+                found[lock - first - 1] = 0
+            checksum ^= reduce(xor, found)
+            if self._hashes is not None:
+                self._hashes[first : first + count] = array("Q", found)
         with self._adding:
             self._checksum ^= checksum
 
     @property
     def state(self) -> State:
-        """What it is, once all parts were added."""
+        """What it is, once all parts were added, or when it is known."""
         return State(self._checksum, self.pages)
+
+    def hashes_for(self, pages: int) -> array[int] | None:
+        """Return the hashes that were noted, with room for so many pages, not fewer than the file has."""
+        if self._hashes is None:
+            return None
+        return self._hashes + array("Q", bytes(8 * (pages - self.pages)))
 
     def begin(self, pgnos: Sequence[int], temporary: Path) -> int:
         """Make it possible to put these pages back; return the checksum of all pages but these.
@@ -185,7 +201,10 @@ class Standing:
         if self._has_more():
             return False
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        return self._measure()
+        if not self._measure():
+            return False
+        self._take_evidence()
+        return True
 
     def _has_more(self) -> bool:
         wal = self.path.with_name(f"{self.path.name}-wal")
@@ -201,7 +220,19 @@ class Standing:
         if not is_page_size(self.page_size) or found.st_size % self.page_size:
             return False
         self.pages = found.st_size // self.page_size
+        if self._hashes is not None:
+            self._hashes = array("Q", bytes(8 * self.pages))
         return True
+
+    def _take_evidence(self) -> None:
+        """Take what is known of the file, when it was not written to since: from here on it is locked."""
+        found, self._evidence = self._evidence, None
+        if found is None or found.stamp != stamp_of(self._descriptor):
+            return
+        if (found.table.page_size, found.table.pages) == (self.page_size, self.pages):
+            self.is_known, self._checksum = True, found.table.checksum
+            if self._hashes is not None:
+                self._hashes = found.table.hashes()
 
     def _share(self, descriptor: int) -> None:
         """Let whoever may use the database use its journal: it may be for them to roll it back."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from replicad.errors import DatabaseUnusable
+from replicad.host.files import FileIdentity, stamp_at
 from replicad.sqlite.connection import READ_SOMETHING, connect, translated
 from replicad.sqlite.wal_file import WALFile
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from replicad.host.files import FileStamp
     from replicad.wal import Frames
 
 _INDEX_PATIENCE_SECONDS = 5.0
@@ -126,7 +128,13 @@ class Source:
             found = self.path.stat()
         except FileNotFoundError:
             return True
-        return (found.st_dev, found.st_ino) != self._identity or found.st_size == 0 or self.wal.was_replaced()
+        identity = FileIdentity(device=found.st_dev, inode=found.st_ino)
+        return identity != self._identity or found.st_size == 0 or self.wal.was_replaced()
+
+    def stamp(self) -> FileStamp | None:
+        """Return what the database file is known by as long as nobody writes into it; None: nothing sure."""
+        found = stamp_at(self.path)
+        return found if found is not None and found.identity == self._identity else None
 
     def was_converted(self) -> bool:
         """Return whether a database that is not in WAL mode was given another page size, or switched to WAL mode."""
@@ -362,7 +370,7 @@ def _may_be_on_zero(before: Index, after: Index) -> bool:
     return before.salts != after.salts or after.backfilled >= before.frames
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> FileIdentity:
     with translated(path):
         found = path.stat()
-    return found.st_dev, found.st_ino
+    return FileIdentity(device=found.st_dev, inode=found.st_ino)

@@ -41,6 +41,19 @@ class PageTable:
         self._hashes = array("Q")
         self._lock_page = lock_page(page_size)
 
+    @classmethod
+    def of(cls, page_size: int, hashes: array[int], checksum: int) -> PageTable:
+        """Return the table of a state whose pages were hashed elsewhere; takes the array over.
+
+        Args:
+            page_size: in bytes.
+            hashes: of every page by its number, from 1 on (`page_hash`); 0 for the lock page.
+            checksum: what they add up to.
+        """
+        table = cls(page_size)
+        table.checksum, table._pages, table._hashes = checksum, len(hashes), hashes
+        return table
+
     @property
     def pages(self) -> int:
         """Size of the database in pages, as of the last commit."""
@@ -54,6 +67,10 @@ class PageTable:
     def hash_of(self, pgno: int) -> int:
         """Return the hash of a page of the state as of the last commit."""
         return self._hashes[pgno - 1]
+
+    def hashes(self) -> array[int]:
+        """Return a copy of what `of` takes."""
+        return self._hashes[:]
 
     def copy(self) -> PageTable:
         """Return an independent table of the same state."""

@@ -19,6 +19,7 @@ from replicad.mirror.side import Side
 from replicad.observe.metrics import Metrics
 from replicad.ownership.claim import Me
 from replicad.replicate.assembly import assemble
+from replicad.replicate.boot import LocalFile
 from replicad.replicate.mirror import Mirror
 from replicad.replicate.notes import Notes, NotingStore
 from replicad.replicate.office import Office
@@ -28,6 +29,7 @@ from replicad.replicate.tenure import Tenure
 from replicad.replicate.tools import Tools
 from replicad.store.database import contents
 from replicad.store.memory import MemoryStore
+from tests.support.evidence import fine_clock
 from tests.support.faulty_store import Call, FaultyStore
 from tests.support.no_host import NoHost
 from tests.support.oracle import StoredHistory
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from replicad.replicate.state_file import StateFile
     from replicad.store.protocol import ObjectStore
 
+
+__all__ = ["fine_clock"]
 
 _START_SECONDS = 20.0
 COMPANIONS = ("", "-wal", "-shm", "-replicad")
@@ -192,7 +196,7 @@ class Stage:
         station, me = self.station(), Me(id=owned.claim_id, instance="here")
         driver = Driver(station.store, self.tools.clock, station.log, self.metrics, host=NoHost(), fencing="auto")
         tenure = Tenure(driver, owned, me, self.metrics, station.log)
-        return await assemble(station, owned, state, tenure, may_replace=True)
+        return await assemble(station, owned, tenure, LocalFile(state=state, may_replace=True))
 
     async def boot(self, *, may_replace: bool = True) -> Followed:
         """Claim, and bring file and history together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,22 @@ import pytest
 from replicad.errors import Damaged, LocalDiffers, StoreUnreachable
 from replicad.layout import start_key
 from replicad.ownership.records import decode_start, encode_record
-from replicad.position import Epoch
+from replicad.plan.target import AtTXID
+from replicad.position import TXID, Epoch
 from replicad.replicate.continuity import Continuity
 from replicad.replicate.own import Owned, new_start, store_end
 from replicad.replicate.state_file import read_state, state_path
+from replicad.restore.restore import restore
+from replicad.restore.standing import Standing
 from tests.support.faulty_store import Faults
 from tests.support.scene import rows_of
 from tests.support.waiting import wait_until_async
 
 if TYPE_CHECKING:
+    from replicad.host.clock import Clock
+    from replicad.restore.progress import Progress
+    from replicad.restore.request import Restored, RestoreRequest
+    from replicad.store.protocol import ObjectStore
     from tests.unit.replicate.conftest import Stage
 
 
@@ -83,6 +91,35 @@ async def test_a_history_without_a_file(stage: Stage) -> None:
     assert booted.opened.opening.continuity is Continuity.SAME
     assert (await start_of(stage, 2)) == (1, txid, (await start_of(stage, 1))[2])
     assert rows_of(stage.path) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("fine_clock")
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_what_was_restored_is_not_read_again(stage: Stage, monkeypatch: pytest.MonkeyPatch, behind: int) -> None:
+    """The restore knows what it has put in place: the database is not read before it is followed.
+
+    Nor where its owner went on until the claim, and what was restored before is led on from there.
+    """
+    txid = await stored(stage)
+    stage.lose_disk()
+    read: list[Path] = []
+    monkeypatch.setattr("replicad.replicate.continuity.hashed", lambda _: read.append(stage.path))
+    monkeypatch.setattr(Standing, "add", lambda *_: read.append(stage.path))
+
+    async def restore_what_there_was(
+        store: ObjectStore, request: RestoreRequest, progress: Progress, clock: Clock
+    ) -> Restored:
+        return await restore(store, replace(request, target=AtTXID(TXID(txid - behind))), progress, clock)
+
+    monkeypatch.setattr("replicad.replicate.warm.restore", restore_what_there_was)
+    await stage.start()
+    assert len(stage.found("restored")) == 1 + behind
+    assert read == []
+    stage.insert(10)
+    await stage.sync()
+    monkeypatch.undo()
+    await stage.check_newest()
+    assert list((await stage.states()).values())[-1] == [0, 1, 2, 10]
 
 
 async def test_the_same_disk(stage: Stage) -> None:

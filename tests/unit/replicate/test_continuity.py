@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,14 +11,19 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
+from replicad.host.files import FileIdentity
 from replicad.position import NO_WAL, TXID, Epoch, Position, WALPosition
+from replicad.replicate import continuity
 from replicad.replicate.continuity import Continuity, Known, Opening, hashed, open_at, wal_position
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import Source
 from replicad.wal import PageTable
+from replicad.wal.pagetable import page_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from replicad.restore.request import Evidence
 
 
 class Recorded:
@@ -280,3 +287,81 @@ def test_a_changed_page_is_never_overlooked(database: Recorded) -> None:
         assert open_at(source, [known]).continuity is Continuity.LOST
     finally:
         source.close()
+
+
+def hashes_of(path: Path, size: int) -> array[int]:
+    """Return the hash of each page that stands in a file."""
+    body = path.read_bytes()
+    return array("Q", (page_hash(body[at : at + size], at // size + 1) for at in range(0, len(body), size)))
+
+
+def reopened(database: Recorded, known: Known, evidence: Evidence | None) -> tuple[Opening, int]:
+    """Open it with what was known of its file; return how often it was read as well."""
+    reads = 0
+
+    def count(image: Image) -> PageTable:
+        nonlocal reads
+        reads += 1
+        return hashed(image)
+
+    source = Source(database.path)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(continuity, "hashed", count)
+            opening = open_at(source, [known], evidence)
+        if opening.continuity is not Continuity.AHEAD:
+            assert opening.table.hashes() == hashes_of(database.path, opening.table.page_size)
+        return opening, reads
+    finally:
+        source.close()
+
+
+@pytest.mark.usefixtures("fine_clock")
+def test_a_file_that_nobody_wrote_to_is_not_read_again(database: Recorded) -> None:
+    """What the file was known to hold, it holds while it has the stamp, and nothing is in a WAL."""
+    database.insert(1, 2, 3)
+    database.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    known = database.note()
+    first, reads = reopened(database, known, None)
+    assert reads == 1
+    assert first.evidence is not None
+    again, reads = reopened(database, known, first.evidence)
+    assert (again.continuity, again.evidence, reads) == (Continuity.SAME, first.evidence, 0)
+
+
+@pytest.mark.usefixtures("fine_clock")
+@pytest.mark.parametrize("change", ["in the WAL", "checkpointed", "written", "replaced", "another size", "first page"])
+def test_a_file_that_may_be_another_is_read(database: Recorded, change: str) -> None:
+    """Whatever was written to it since, by SQLite or by somebody else, and wherever: the table is of what stands there.
+
+    Seen to fail without each of the comparisons in `open_at` and `_known`.
+    """
+    database.insert(1, 2, 3)
+    database.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    known = database.note()
+    evidence = reopened(database, known, None)[0].evidence
+    assert evidence is not None
+    expected = Continuity.SAME
+    if change == "in the WAL":
+        database.insert(4)
+        expected = Continuity.AHEAD
+    elif change == "checkpointed":
+        database.insert(4)
+        database.checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        expected = Continuity.LOST
+    elif change == "written":
+        with database.path.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+        expected = Continuity.LOST
+    elif change == "replaced":
+        evidence = replace(evidence, stamp=replace(evidence.stamp, identity=FileIdentity(device=1, inode=1)))
+    elif change == "another size":
+        evidence = replace(evidence, table=PageTable.of(evidence.table.page_size, evidence.table.hashes()[:-1], 0))
+    else:
+        hashes = evidence.table.hashes()
+        hashes[0] ^= 1
+        table = PageTable.of(evidence.table.page_size, hashes, evidence.table.checksum)
+        evidence = replace(evidence, table=table)
+    opening, reads = reopened(database, known, evidence)
+    assert (opening.continuity, reads) == (expected, 1)

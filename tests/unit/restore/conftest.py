@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replicad.store.memory import MemoryStore
+from tests.support.evidence import fine_clock
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+__all__ = ["fine_clock"]
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from replicad.restore.overlay import MOST_BYTES, Overlay
 from replicad.restore.prove import Proof
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import restore
+from tests.support.evidence import holds
 from tests.unit.restore.conftest import stored
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ def aligned(content: bytes) -> memoryview:
     return memoryview(room)
 
 
-@pytest.mark.parametrize("page_table", [False, True])
+@pytest.mark.usefixtures("fine_clock")
+@pytest.mark.parametrize("evidence", [False, True])
 async def test_every_transaction_byte_for_byte(
-    recorder: Recorder, store: MemoryStore, tmp_path: Path, limited: Writes, *, page_table: bool
+    recorder: Recorder, store: MemoryStore, tmp_path: Path, limited: Writes, *, evidence: bool
 ) -> None:
     """Whatever segments have settled among a chunk's pages, the file is the one that SQLite had.
 
@@ -110,14 +112,11 @@ async def test_every_transaction_byte_for_byte(
     await stored(recorder, store)
     for number, found in recorder.transactions.items():
         path = tmp_path / f"{number}.db"
-        request = RestoreRequest(
-            path=path, target=AtTXID(TXID(number)), integrity=Integrity.FULL, page_table=page_table
-        )
+        request = RestoreRequest(path=path, target=AtTXID(TXID(number)), integrity=Integrity.FULL, evidence=evidence)
         restored = await restore(store, request)
         assert path.read_bytes() == found.database
         assert restored.checksum == found.checksum
-        if restored.page_table is not None:
-            assert (restored.page_table.checksum, restored.page_table.pages) == (found.checksum, found.pages)
+        assert holds(restored.evidence, path) if evidence else restored.evidence is None
     assert any(limited.answers)
     assert any(limited.laid_over) == bool(limited.room_bytes)
     assert limited.files == len(recorder.transactions)

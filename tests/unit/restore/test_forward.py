@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from replicad.position import TXID
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 from replicad.restore.restore import restore
 from replicad.restore.standing import Standing
+from replicad.wal.pagetable import PageTable
 from tests.support.dying_store import DyingStore
+from tests.support.evidence import holds
 from tests.support.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ def target(tmp_path: Path, recorder: Recorder, number: int) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("fine_clock")
 @pytest.mark.parametrize(
     ("old", "new", "in_place"),
     [
@@ -81,15 +85,68 @@ async def test_an_earlier_state_is_led_on(  # noqa: PLR0913 - fixtures and a tab
     await stored(grown, store)
     path = target(tmp_path, grown, old)
     inode = path.stat().st_ino
-    request = RestoreRequest(path=path, target=AtTXID(TXID(new)), force=True, integrity=Integrity.FULL)
+    request = RestoreRequest(path=path, target=AtTXID(TXID(new)), force=True, integrity=Integrity.FULL, evidence=True)
     restored = await restore(store, request)
     assert path.read_bytes() == grown.transactions[new].database
+    assert holds(restored.evidence, path)
     assert restored.in_place == in_place
     assert (path.stat().st_ino == inode) == in_place
     assert (restored.txid, restored.checksum) == (new, grown.transactions[new].checksum)
     assert [found.name for found in path.parent.iterdir()] == ["out"]
     if in_place:
         assert restored.reused_bytes > 0.7 * len(grown.transactions[old].database)
+
+
+@pytest.mark.usefixtures("fine_clock")
+async def test_what_is_known_of_the_file_is_not_read(
+    grown: Recorder, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was restored once is led on, and led on again, by the evidence alone; what is proven is the whole."""
+    await stored(grown, store)
+    path = tmp_path / "out"
+    restored = await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(2)), evidence=True))
+    monkeypatch.setattr(Standing, "add", lambda *_: pytest.fail("it is read"))
+    for number in (3, 5, 5):
+        restored = await restore(
+            store,
+            RestoreRequest(
+                path=path, target=AtTXID(TXID(number)), force=True, standing=restored.evidence, evidence=True
+            ),
+        )
+        assert restored.in_place
+        assert path.read_bytes() == grown.transactions[number].database
+        assert holds(restored.evidence, path)
+
+
+@pytest.mark.usefixtures("fine_clock")
+@pytest.mark.parametrize("change", ["written", "replaced", "grown", "other size"])
+async def test_evidence_of_another_content_is_none(
+    grown: Recorder, store: MemoryStore, tmp_path: Path, change: str
+) -> None:
+    """Whatever became of the file since, it is read again, and what is restored is right.
+
+    Seen to fail without the comparison of the stamps: the proof finds it, and nothing is put in place.
+    """
+    await stored(grown, store)
+    path = tmp_path / "out"
+    restored = await restore(store, RestoreRequest(path=path, target=AtTXID(TXID(2)), evidence=True))
+    evidence = restored.evidence
+    assert evidence is not None
+    if change == "written":
+        with path.open("r+b") as file:
+            file.seek(20_000)
+            file.write(b"another byte")
+    elif change == "replaced":
+        path.rename(tmp_path / "kept")
+        path.write_bytes(grown.transactions[3].database)
+    elif change == "grown":
+        path.write_bytes(grown.transactions[3].database)
+    else:
+        evidence = replace(evidence, table=PageTable.of(512, evidence.table.hashes(), 0))
+    request = RestoreRequest(path=path, target=AtTXID(TXID(5)), force=True, standing=evidence)
+    restored = await restore(store, request)
+    assert path.read_bytes() == grown.transactions[5].database
+    assert restored.in_place == (change != "written")
 
 
 async def test_a_state_inside_a_segment_that_refers(grown: Recorder, store: MemoryStore, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import reduce
+from operator import xor
 from typing import TYPE_CHECKING
 
 import apsw
@@ -19,12 +22,17 @@ from replicad.position import lock_page
 from replicad.restore.image import Image
 from replicad.restore.prove import Proof, ask_sqlite
 from replicad.restore.request import Integrity
-from replicad.wal.pagetable import PageTable, page_hash
+from replicad.wal.pagetable import page_hash
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NEVER = threading.Event()
+
+
+def none_yet(pages: int) -> array[int]:
+    """Return what the hashes of so many pages are noted in."""
+    return array("Q", bytes(8 * pages))
 
 
 def new_image(path: Path, *, size_bytes: int, page_size: int) -> Image:
@@ -36,25 +44,27 @@ def new_image(path: Path, *, size_bytes: int, page_size: int) -> Image:
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
 def test_every_page_counts_at_its_place(tmp_path: Path, page_size: int) -> None:
-    """The checksum is the XOR of each page's hash seeded with its number, with or without a table."""
+    """The checksum is the XOR of each page's hash seeded with its number, whether each is noted or not."""
     pages = (3 << 20) // page_size + 5
     body = os.urandom(pages * page_size)
     image = new_image(tmp_path / "a", size_bytes=len(body), page_size=page_size)
     image.write_runs(0, body, [(0, pages)])
-    expected = 0
-    for pgno in range(1, pages + 1):
-        expected ^= page_hash(body[(pgno - 1) * page_size : pgno * page_size], pgno)
-    table = PageTable(page_size)
-    assert Proof(image).finish(NEVER) == Proof(image, table=table).finish(NEVER) == expected
-    assert (table.pages, table.checksum) == (pages, expected)
+    hashes = [page_hash(body[n * page_size : (n + 1) * page_size], n + 1) for n in range(pages)]
+    expected = reduce(xor, hashes)
+    noting = Proof(image, hashes=none_yet(pages))
+    assert Proof(image).finish(NEVER) == noting.finish(NEVER) == expected
+    assert noting.table is not None
+    assert (noting.table.page_size, noting.table.pages, noting.table.checksum) == (page_size, pages, expected)
+    assert [noting.table.hash_of(pgno) for pgno in range(1, pages + 1)] == hashes
+    assert Proof(image).table is None
     image.write_runs(1, body[:page_size], [(1, 1)])
     assert Proof(image).finish(NEVER) != expected
     image.remove()
 
 
 @pytest.mark.parametrize("page_size", [512, 4096, 65536])
-@pytest.mark.parametrize("with_table", [False, True])
-def test_pages_count_once_in_whatever_order(tmp_path: Path, page_size: int, *, with_table: bool) -> None:
+@pytest.mark.parametrize("noting", [False, True])
+def test_pages_count_once_in_whatever_order(tmp_path: Path, page_size: int, *, noting: bool) -> None:
     """What was read back early, in any order and by several threads, counts once; the end reads only what is left.
 
     Seen to fail without the byte a page that says what was read: a page that is read twice cancels itself out.
@@ -63,7 +73,7 @@ def test_pages_count_once_in_whatever_order(tmp_path: Path, page_size: int, *, w
     body = os.urandom(pages * page_size)
     image = new_image(tmp_path / "a", size_bytes=len(body), page_size=page_size)
     image.write_runs(0, body, [(0, pages)])
-    proof = Proof(image, table=PageTable(page_size) if with_table else None)
+    proof = Proof(image, hashes=none_yet(pages) if noting else None)
     third = pages // 3
     early = [
         (2 * third, pages - 2 * third, [(2 * third, third - 1), (pages - 1, 1)]),
@@ -130,7 +140,10 @@ def test_the_lock_page_does_not_count(tmp_path: Path) -> None:
 def test_a_database_of_no_pages_has_the_checksum_zero(tmp_path: Path) -> None:
     """An empty database is proven too."""
     image = new_image(tmp_path / "a", size_bytes=0, page_size=4096)
-    assert Proof(image, table=PageTable(4096)).finish(NEVER) == 0
+    proof = Proof(image, hashes=none_yet(0))
+    assert proof.finish(NEVER) == 0
+    assert proof.table is not None
+    assert proof.table.pages == 0
     ask_sqlite(tmp_path / "a", Integrity.FULL, NEVER)
     image.remove()
 

@@ -32,6 +32,7 @@ from replicad.snapshot import Manifest, encode_manifest
 from replicad.store.memory import MemoryStore
 from tests.support.clock import ManualClock
 from tests.support.dying_store import DyingStore
+from tests.support.evidence import holds
 from tests.support.recorder import DATABASE_ID, STEP_MS, T0_MS, Recorder
 from tests.unit.restore.conftest import stored
 
@@ -111,20 +112,20 @@ def files(folder: Path) -> list[str]:
     return sorted(found.name for found in folder.iterdir())
 
 
+@pytest.mark.usefixtures("fine_clock")
 async def test_every_transaction_is_restored_byte_for_byte(
     recorder: Recorder, store: MemoryStore, tmp_path: Path
 ) -> None:
-    """Each transaction of a history gives the very file that SQLite had after it."""
+    """Each transaction of a history gives the very file that SQLite had after it, and the hash of every page of it."""
     await stored(recorder, store)
     for number, found in recorder.transactions.items():
         path = tmp_path / f"{number}.db"
-        request = RestoreRequest(path=path, target=txid(number), integrity=Integrity.FULL, page_table=True)
+        request = RestoreRequest(path=path, target=txid(number), integrity=Integrity.FULL, evidence=True)
         restored = await restore(store, request)
         assert path.read_bytes() == found.database
         assert (restored.txid, restored.commit_ms, restored.checksum) == (number, found.ms, found.checksum)
         assert (restored.pages, restored.page_size, restored.database_id) == (found.pages, 4096, DATABASE_ID)
-        assert restored.page_table is not None
-        assert (restored.page_table.checksum, restored.page_table.pages) == (found.checksum, found.pages)
+        assert holds(restored.evidence, path)
         assert restored.manifest.txid == (1 if number < 4 else 4)
     assert files(tmp_path) == [*(f"{number}.db" for number in recorder.transactions), "source"]
 

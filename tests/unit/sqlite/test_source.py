@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -266,6 +267,24 @@ def test_replaced(source: Source, database: Path, tmp_path: Path) -> None:
     aside.rename(wal)
     os.truncate(database, 0)
     assert source.was_replaced()
+
+
+def test_the_stamp_is_that_of_the_file_that_is_open(source: Source, database: Path, tmp_path: Path) -> None:
+    """It stays while frames are written, and changes when they are copied; another file at the path has none here."""
+    os.utime(database, ns=(1_700_000_000_123_456_789, 1_700_000_000_123_456_789))
+    found = source.stamp()
+    assert found is not None
+    assert found.modified_ns == 1_700_000_000_123_456_789
+    writer = apsw.Connection(str(database))
+    writer.execute("INSERT INTO t VALUES (5, 'e')")
+    assert source.stamp() == found
+    writer.wal_checkpoint()
+    assert source.stamp() != found
+    writer.close()
+    shutil.copy2(database, tmp_path / "copy")
+    (tmp_path / "copy").replace(database)
+    os.utime(database, ns=(1_700_000_000_123_456_789, 1_700_000_000_123_456_789))
+    assert source.stamp() is None
 
 
 def test_converted(tmp_path: Path) -> None:
