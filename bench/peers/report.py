@@ -74,14 +74,15 @@ _METHOD = """\
   be reached at once. At 1 and 20 commits a second it is the noise in the rows. For the
   throughput flat out it is the application beside a process that reads what is written to the WAL, packs it at
   replicad's level and uploads it once a second, and does nothing else: no pin, no order, no hash
-  (`bench/peers/follow.py`); for the longest commit of the bulk load it is beside the same process with a read
-  transaction that stays open, so that no commit waits for a checkpoint. (Litestream 0.3 packs what was loaded some ten
-  seconds later.) For CPU at 20 commits a second it is what one upload of the same size a second takes, one
-  look for a successor, and 100 glances at the WAL's index, for a commit's time has to be seen to be told: to 10 ms by
-  replicad, to a second by Litestream, whose own limit *uploads alone* would be (`bench/peers/putter.py`). For the lag
-  it is what the median commit waits when there is one PUT a second, as all send at their defaults; *limit eager*,
-  where a request for each costs nothing: a process that sleeps until the kernel
-  says that the WAL was written to, packs the new frames and sends them by replicad's S3 client
+  (`bench/peers/follow.py`), and so it is for the longest commit, which with four writers is the longest wait for
+  SQLite's lock; for that of the bulk load it is beside the same process with a read transaction that stays open, so
+  that no commit waits for a checkpoint. (Litestream 0.3 packs what was loaded some ten seconds later.) For CPU at 20
+  commits a second it is what one upload of the same size a second takes, one look for a successor, and 100 glances at
+  the WAL's index, for a commit's time has to be seen to be told: to 10 ms by replicad, to a second by Litestream, whose
+  own limit *uploads alone* would be (`bench/peers/putter.py`). For the lag it is what the median commit waits when
+  there is one PUT a second, as all send at their defaults; *limit eager*, where a request for each costs nothing: a
+  process that sleeps until the kernel says that the WAL was written to, packs the new frames and sends them by
+  replicad's S3 client
   (`bench/peers/wake.py`). For a restore it is reading the same objects by the same requests, unpacking them, and
   writing them to the disk past the page cache, without a plan, an order or a proof; *only fetching* is that without
   unpacking and writing.

@@ -105,11 +105,11 @@ class Boot:
         restored = None
         if course in {Course.RESTORE, Course.FORWARD, Course.ASIDE}:
             await self._clear_the_way(course, opened)
-            restored = await self._restore(opened.opening.evidence if opened else None)
+            restored = await self._restore(line, opened.opening.evidence if opened else None)
             opened = await self.tools.threads.run(self._open, known, restored.evidence)
             restored = replace(restored, evidence=None)  # eight bytes a page: the capture's from here on, or nobody's
         try:
-            manifest = await read_manifest(self.store, line.manifests[-1].name) if line and line.manifests else None
+            manifest = await self._newest_manifest(line, restored)
             lineage = await self._begin(listing, line, _parent(opened, known), goes_on=course in _LOCAL_GOES_ON)
         except BaseException:
             if opened is not None:
@@ -125,6 +125,12 @@ class Boot:
             orphaned_transactions=sum(tail.last - tail.first + 1 for tail in line.orphans) if line else 0,
             first_start=course is Course.FIRST and opened is None,
         )
+
+    async def _newest_manifest(self, line: Line | None, restored: Restored | None) -> Manifest | None:
+        if line is None or not line.manifests:
+            return None
+        key = line.manifests[-1].name
+        return restored.manifest if restored and restored.manifest_key == key else await read_manifest(self.store, key)
 
     async def _begin(self, listing: Listing, line: Line | None, parent: Known | None, *, goes_on: bool) -> Lineage:
         tried = self.tenure.start  # by an attempt that failed: what it made up stays
@@ -197,10 +203,11 @@ class Boot:
                 beside.rename(kept.with_name(kept.name + companion))
         return kept
 
-    async def _restore(self, standing: Evidence | None) -> Restored:
+    async def _restore(self, line: Line | None, standing: Evidence | None) -> Restored:
         request = RestoreRequest(
             path=self.path,
             force=True,
+            line=line,
             standing=standing,
             evidence=True,
             integrity=Integrity(self.settings.integrity),

@@ -47,19 +47,23 @@ class Planner:
         fetch: reads the indexes that decide what a time means.
         target: what is asked for.
         epoch: the line of this epoch; None: the newest line.
+        line: that line, if it was listed a moment ago.
     """
 
-    def __init__(self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None) -> None:
+    def __init__(
+        self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None, line: Line | None = None
+    ) -> None:
         self.unusable: set[str] = set()  # keys of segments and manifests
         self.unusable_chunks: dict[str, ReplicadError] = {}
         self._store = store
         self._fetch = fetch
         self._target = target
         self._epoch = epoch
+        self._listed = line
         self._plans = 0
 
     async def first(self, *, foreseen_bytes: int = 0) -> RestorePlan:
-        """Read the history and return the plan for the target.
+        """Read the history, unless that was done, and return the plan for the target.
 
         Args:
             foreseen_bytes: how much may be asked for before it is known that it is needed.
@@ -72,7 +76,7 @@ class Planner:
             Damaged: the starts of the epochs contradict one another.
             ReplicadError: the store failed.
         """
-        line = await self._line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
+        line = self._listed or await self._line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
         times: dict[str, CommitTimes] = {}
         while True:
             answer = plan_restore(line, self._target, times=times, without=self.unusable)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from replicad.host.files import FileStamp
+    from replicad.plan.line import Line
     from replicad.position import TXID, Epoch
     from replicad.snapshot import Manifest
     from replicad.wal.pagetable import PageTable
@@ -57,6 +58,7 @@ class RestoreRequest:
     path: Path
     target: Target = field(default_factory=Latest)
     epoch: Epoch | None = None  # the line of this epoch to its own end; None: the newest line
+    line: Line | None = None  # that line, if it was listed a moment ago
     force: bool = False
     keep_replaced: bool = False
     integrity: Integrity = Integrity.NONE

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ _FORM = (16, 4)  # offset and length in the database header: page size, and whet
 _LOCK_PAUSE_SECONDS = 0.0002
 _CHECKPOINT_PAUSE_SECONDS = 0.001
 _OPTIMISTIC_ATTEMPTS = 10
+_MANY_FRAMES = 64  # committed since the last look, a few milliseconds ago: writers write
 _EXACT_PIN_TIMEOUT_SECONDS = 5.0
 
 
@@ -187,7 +188,8 @@ class Source:
     def hold_next(self) -> None:
         """Take the next pin while the old one is still held."""
         before = self.index()
-        _begin(self._spare)
+        with self._low_marks_taken(before):
+            _begin(self._spare)
         try:
             after = self.index()
         except BaseException:
@@ -324,6 +326,26 @@ class Source:
             return after
         self._pin.execute("ROLLBACK")
         return None
+
+    @contextmanager
+    def _low_marks_taken(self, index: Index) -> Iterator[None]:
+        """Have a pin that begins inside the block come to stand on a high mark, where writers are at work.
+
+        A writer looks for a mark from the lowest on, and so does its automatic checkpoint, at each commit of a long
+        WAL: a pin on the first one costs every commit a lock that is refused, and two more to set another mark.
+        """
+        rungs = []
+        if index.uncopied >= _MANY_FRAMES:  # else the last commit may be the last one for long: not worth 0.1 ms
+            rungs = [each for each in (self._checkpointer, self._writer) if not each.in_transaction]
+        try:
+            for rung in rungs:  # while writers write, each read transaction finds a newer state, and takes a new mark
+                with suppress(apsw.BusyError):
+                    _begin(rung)
+            yield
+        finally:
+            for rung in rungs:
+                if rung.in_transaction:
+                    rung.execute("ROLLBACK")
 
     def _connect(self, *, busy_timeout_seconds: float = 5.0, may_lock: bool = False) -> apsw.Connection:
         connection = connect(self.path, busy_timeout_seconds=busy_timeout_seconds, may_lock=may_lock)

@@ -122,6 +122,25 @@ async def test_what_was_restored_is_not_read_again(stage: Stage, monkeypatch: py
     assert list((await stage.states()).values())[-1] == [0, 1, 2, 10]
 
 
+async def test_each_object_is_asked_for_once(stage: Stage) -> None:
+    """Behind an owner that has ended: what was listed behind the claim is what is restored, without another look."""
+    await stage.begin()
+    position = stage.follower.durable_position()
+    await stage.stop()
+    await store_end(stage.store, position, clock=stage.tools.clock)
+    stage.lose_disk()
+    stage.store.calls.clear()
+    booted = (await stage.boot()).booted
+    assert booted.restored is not None
+    assert booted.manifest == booted.restored.manifest
+    calls = [f"{call.verb} {call.key}" for call in stage.store.calls]
+    claimed = next(n for n, call in enumerate(calls) if call.startswith("create claims/"))
+    behind = calls[claimed + 1 :]
+    assert [call for call in behind if call.startswith("list")] == ["list claims/", "list epochs/"]
+    asked = [call for call in behind if call.startswith("get epochs/") and not call.endswith(".seg")]
+    assert len(asked) == len(set(asked)) == 4, "a start, an end, a manifest, a chunk"
+
+
 async def test_the_same_disk(stage: Stage) -> None:
     """A disk that is where the history is goes on at once, in the next epoch, and nothing is stored by that."""
     await stored(stage)
