@@ -190,8 +190,9 @@ class Proof:
         self._add([begin + 1 + index for index in indexes], [view[self._cuts[index]] for index in indexes])
 
     def _add(self, pgnos: Sequence[int], images: Sequence[memoryview]) -> None:
-        found = list(map(xxhash.xxh3_64_intdigest, images, pgnos))
+        found: Iterable[int] = map(xxhash.xxh3_64_intdigest, images, pgnos)
         if self._hashes is not None:
+            found = list(found)
             for pgno, page_hash in zip(pgnos, found, strict=True):
                 self._hashes[pgno - 1] = page_hash
         checksum = reduce(xor, found, 0)

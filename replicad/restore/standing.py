@@ -99,12 +99,15 @@ class Standing:
                 raise Interrupted
             count = min(len(images), self.pages - first)
             self._read(view[: count * size], first * size)
-            found = list(map(xxhash.xxh3_64_intdigest, images[:count], range(first + 1, first + count + 1)))
-            if first < lock <= first + count:
-                found[lock - first - 1] = 0
-            checksum ^= reduce(xor, found)
+            pgnos = range(first + 1, first + count + 1)
+            found: Iterable[int] = map(xxhash.xxh3_64_intdigest, images[:count], pgnos)
             if self._hashes is not None:
-                self._hashes[first : first + count] = array("Q", found)
+                self._hashes[first : first + count] = found = array("Q", found)
+            checksum ^= reduce(xor, found)
+            if lock in pgnos:
+                checksum ^= xxhash.xxh3_64_intdigest(images[lock - first - 1], lock)
+                if self._hashes is not None:
+                    self._hashes[lock - 1] = 0
         with self._adding:
             self._checksum ^= checksum
 

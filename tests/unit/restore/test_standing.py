@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from array import array
 from contextlib import closing
 from functools import reduce
 from operator import xor
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replicad.position import lock_page
 from replicad.restore.standing import Standing
 from replicad.wal.pagetable import page_hash
 
@@ -52,6 +54,32 @@ def test_the_checksum_is_that_of_the_state(path: Path, standing: Standing) -> No
     assert standing.state.checksum == reduce(
         xor, (page_hash(body[n * 4096 : (n + 1) * 4096], n + 1) for n in range(PAGES))
     )
+
+
+@pytest.mark.parametrize("keep_hashes", [False, True])
+def test_the_lock_page_does_not_count(tmp_path: Path, *, keep_hashes: bool) -> None:
+    """Whatever stands in the page of SQLite's lock bytes is no part of the state, and has no hash.
+
+    Seen to fail without either of the two: the checksum, the hash.
+    """
+    path, size = tmp_path / "app.db", 65536
+    lock = lock_page(size)
+    with path.open("wb") as file:
+        file.write(b"SQLite format 3\0\0\x01")
+        file.truncate((lock + 1) * size)
+        file.seek((lock - 1) * size)
+        file.write(b"x" * size)
+    standing = Standing(path, keep_hashes=keep_hashes)
+    with closing(standing):
+        assert standing.open()
+        for part in range(2):
+            standing.add(part, 2, NEVER)
+        hashes = standing.hashes_for(lock + 3)
+        head = b"SQLite format 3\0\0\x01".ljust(size, b"\0")
+        expected = [page_hash(head, 1), *(page_hash(bytes(size), pgno) for pgno in range(2, lock + 2))]
+        expected[lock - 1] = 0
+        assert standing.state.checksum == reduce(xor, expected)
+        assert hashes == (array("Q", [*expected, 0, 0]) if keep_hashes else None)
 
 
 @pytest.mark.parametrize("what", ["link", "wal", "journal", "short", "no header", "odd", "folder", "missing"])
