@@ -39,7 +39,7 @@ _FORM = (16, 4)  # offset and length in the database header: page size, and whet
 _LOCK_PAUSE_SECONDS = 0.0002
 _CHECKPOINT_PAUSE_SECONDS = 0.001
 _OPTIMISTIC_ATTEMPTS = 10
-_MANY_FRAMES = 64  # committed since the last look, a few milliseconds ago: writers write
+_MANY_FRAMES = 64  # committed since the pin was moved last: writers are at work
 _EXACT_PIN_TIMEOUT_SECONDS = 5.0
 
 
@@ -67,6 +67,7 @@ class Source:
         self._connections: list[apsw.Connection] = []
         self.may_be_on_zero = True  # whether the pin that is held may be on mark 0, as far as it was looked at
         self._next_may_be_on_zero = True
+        self._last_hold = Index(frames=0, backfilled=0, salts=b"")  # what the index said then
         try:
             self._observer = self._connect(busy_timeout_seconds=0)
             self._observer.pragma("synchronous", "off")  # it copies nothing: see is_checkpointing
@@ -196,6 +197,7 @@ class Source:
             self.drop_next()
             raise
         self._next_may_be_on_zero = _may_be_on_zero(before, after)
+        self._last_hold = after
 
     def release_previous(self) -> None:
         """Let the old pin go. Everything up to the next pin's mark must have been read by now."""
@@ -335,7 +337,8 @@ class Source:
         WAL: a pin on the first one costs every commit a lock that is refused, and two more to set another mark.
         """
         rungs = []
-        if index.uncopied >= _MANY_FRAMES:  # else the last commit may be the last one for long: not worth 0.1 ms
+        last = self._last_hold.frames if self._last_hold.salts == index.salts else 0
+        if index.frames - last >= _MANY_FRAMES:  # 0.1 ms is too much for a commit now and then
             rungs = [each for each in (self._checkpointer, self._writer) if not each.in_transaction]
         try:
             for rung in rungs:  # while writers write, each read transaction finds a newer state, and takes a new mark

@@ -294,9 +294,9 @@ def test_a_pin_beside_writers_stands_on_a_high_mark(
     """
     source.hold()
     assert marks_held(database) == [1]
-    for _ in range(64):
-        application.run("INSERT INTO t VALUES (NULL, 'x')")
     for mark in (4, 3, 4):
+        for _ in range(64):
+            application.run("INSERT INTO t VALUES (NULL, 'x')")
         source.hold_next()
         source.release_previous()
         assert marks_held(database) == [mark]
@@ -306,13 +306,15 @@ def test_a_pin_beside_writers_stands_on_a_high_mark(
 def test_a_pin_beside_a_commit_now_and_then_stands_anywhere(
     source: Source, application: Application, database: Path, beginning: list[apsw.Connection]
 ) -> None:
-    """One commit is not worth two more transactions of ours."""
+    """One commit is not worth two more transactions of ours, however long the WAL has become by and by."""
     source.hold()
-    application.run("INSERT INTO t VALUES (NULL, 'x')")
-    source.hold_next()
-    source.release_previous()
-    assert marks_held(database) == [2]
-    assert len(beginning) == 2
+    for _ in range(70):
+        application.run("INSERT INTO t VALUES (NULL, 'x')")
+        source.hold_next()
+        source.release_previous()
+    assert marks_held(database) in ([1], [2])
+    assert len(beginning) == 1 + 70
+    assert source.index().uncopied > 100
 
 
 @pytest.mark.parametrize("frozen", [False, True])
