@@ -69,7 +69,8 @@ def _bulk(scene: Scene, peer: Peer | None) -> Iterator[Row]:
         used, sent = cpu_used(attached.pid) - cpu, wire.sent_bytes(attached.wire.requests(began))
         yield from _load(peer.name, commits, size_bytes)
         yield Row(case="bulk", peer=peer.name, figure="caught up after", value=max(0, caught_up), unit="s")
-        wal_gb = database.stat().st_size / 1e9
+        # of the database, not of its file: a part is in the WAL alone while nobody has copied it
+        wal_gb = ask(database, "PRAGMA page_count") * ask(database, "PRAGMA page_size") / 1e9
         yield from cost(peer.name, "bulk", used=used, sent=sent, peak=peak_bytes(attached.pid), wal_gb=wal_gb)
     shutil.rmtree(scene.store.root / attached.site.bucket)
     shutil.rmtree(database.parent)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +20,15 @@ from replicad.host.clock import SystemClock
 from replicad.plan.line import line_of_history
 from replicad.plan.target import AtTime, AtTXID, Latest, Target, format_ms
 from replicad.position import TXID, Epoch
-from replicad.restore.history import read_history
+from replicad.restore.history import list_history, read_history
 from replicad.restore.request import Integrity, Limits, RestoreRequest
-from replicad.restore.restore import estimate, restore
-from replicad.restore.stream import restore_to_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from replicad.cli.invocation import Invocation
     from replicad.config import DatabaseSettings
+    from replicad.plan.listing import Listing
     from replicad.restore.request import Estimate, Restored
     from replicad.store.protocol import ObjectStore
 
@@ -69,27 +70,47 @@ async def carry_out(invocation: Invocation, order: Order) -> Said:
         if not order.force:
             raise TargetExists(path=path)
     settings = invocation.settings
-    request = RestoreRequest(
-        path=path,
-        target=target,
-        epoch=None if order.epoch is None else Epoch(order.epoch),
-        force=order.force,
-        integrity=Integrity(settings.integrity),
-        limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
-    )
     async with open_replica(settings, database, concurrency=settings.restore_concurrency) as store:
-        gc.freeze()  # everything is loaded, and stays
-        gc.enable()
         if order.if_replica_exists and not await _has_backup(store):
             text = f"There is no backup of {database.name} in {store.url}; nothing to do."
             return {"restored": False, "reason": "no backup", "path": str(path)}, text
-        if order.dry_run:
-            return _said_of_estimate(database, await estimate(store, request))
-        progress = progress_for(sys.stderr, database.name)
-        if order.to_stdout:
-            found = await restore_to_stream(store, request, sys.stdout.fileno(), progress)
-            return _said_of_restored(database, found, "standard output")
-        return _said_of_restored(database, await restore(store, request, progress, SystemClock()), path)
+        async with _listed_meanwhile(store) as listing:
+            from replicad.restore.restore import estimate, restore  # noqa: PLC0415
+
+            gc.freeze()  # everything is loaded, and stays
+            gc.enable()
+            request = RestoreRequest(
+                path=path,
+                target=target,
+                epoch=None if order.epoch is None else Epoch(order.epoch),
+                listed=listing,
+                force=order.force,
+                integrity=Integrity(settings.integrity),
+                limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
+            )
+            if order.dry_run:
+                return _said_of_estimate(database, await estimate(store, request))
+            progress = progress_for(sys.stderr, database.name)
+            if order.to_stdout:
+                from replicad.restore.stream import restore_to_stream  # noqa: PLC0415
+
+                found = await restore_to_stream(store, request, sys.stdout.fileno(), progress)
+                return _said_of_restored(database, found, "standard output")
+            return _said_of_restored(database, await restore(store, request, progress, SystemClock()), path)
+
+
+@asynccontextmanager
+async def _listed_meanwhile(store: ObjectStore) -> AsyncIterator[asyncio.Task[Listing]]:
+    """Have the store list what there is while what restores is loaded: a third of the program."""
+    listing = asyncio.create_task(list_history(store))
+    try:
+        await asyncio.to_thread(import_module, "replicad.restore.restore")
+        yield listing
+    finally:
+        listing.cancel()
+        await asyncio.wait([listing])
+        if not listing.cancelled():
+            listing.exception()  # told by whoever needed it; if nobody did, it is not worth a word
 
 
 async def _has_backup(store: ObjectStore) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,5 +15,7 @@ def open_nameless(folder: Path) -> int:
     Raises:
         OSError: it cannot be made.
     """
+    import tempfile  # noqa: PLC0415 - few restores need it
+
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.dup(file.fileno())

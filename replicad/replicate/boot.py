@@ -207,7 +207,7 @@ class Boot:
         request = RestoreRequest(
             path=self.path,
             force=True,
-            line=line,
+            listed=line,
             standing=standing,
             evidence=True,
             integrity=Integrity(self.settings.integrity),

@@ -14,7 +14,7 @@ from replicad.position import Epoch
 from replicad.restore.together import gather_bounded, task_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from replicad.ownership.records import EpochEnd, EpochStart
     from replicad.plan.listing import Listing
@@ -37,6 +37,7 @@ async def read_history(
     epoch: Epoch | None = None,
     concurrency: int = CONCURRENCY,
     listed: Callable[[Listing], None] | None = None,
+    listing: Awaitable[Listing] | None = None,
 ) -> History:
     """Return what the store holds of the database below its prefix.
 
@@ -48,6 +49,7 @@ async def read_history(
         epoch: an epoch whose end is to be read too.
         concurrency: how many GETs are under way at once.
         listed: is told what was listed, before anything else is asked for.
+        listing: `list_history`, if that was begun before.
 
     Raises:
         StoreUnreachable: the store does not answer.
@@ -56,22 +58,23 @@ async def read_history(
         Damaged: a start or an end is not what it should be.
         NewerFormat: one was written by a later replicad.
     """
-    for _ in range(_ATTEMPTS - 1):
+    for attempt in range(1, _ATTEMPTS + 1):
+        found = await (listing or list_history(store))
+        if listed is not None:
+            listed(found)
         try:
-            return await _read(store, epoch, concurrency, listed)
+            return await history_of(store, found, epoch=epoch, concurrency=concurrency)
         except ObjectMissing:  # an epoch that nothing needs any more was deleted between LIST and GET
-            continue
-    return await _read(store, epoch, concurrency, listed)
+            if attempt == _ATTEMPTS:
+                raise
+            listing = None
+    raise AssertionError
 
 
-async def _read(
-    store: ObjectStore, epoch: Epoch | None, concurrency: int, listed: Callable[[Listing], None] | None
-) -> History:
+async def list_history(store: ObjectStore) -> Listing:
+    """Return what is listed of the database, but for chunks, below its prefix; raises what `read_history` raises."""
     claims, objects = await gather_bounded((partial(_list_claims, store), partial(_list_epochs, store)), 2)
-    listing = read_listing(claims + objects)
-    if listed is not None:
-        listed(listing)
-    return await history_of(store, listing, epoch=epoch, concurrency=concurrency)
+    return read_listing(claims + objects)
 
 
 async def history_of(

@@ -10,7 +10,7 @@ import structlog
 from replicad.errors import Damaged, HistoryGap, ObjectMissing, ProofFailed, TargetOutsideWindow
 from replicad.observe import events
 from replicad.plan.guess import likely
-from replicad.plan.line import line_of_history
+from replicad.plan.line import Line, line_of_history
 from replicad.plan.restore import RestorePlan, plan_restore
 from replicad.plan.target import AtTime, AtTXID
 from replicad.restore.faults import Unusable
@@ -20,10 +20,10 @@ from replicad.restore.rollups import commit_times
 from replicad.restore.segments import WHOLE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from replicad.errors import ReplicadError
-    from replicad.plan.line import Line, LineSegment
+    from replicad.plan.line import LineSegment
     from replicad.plan.listing import Listing
     from replicad.plan.target import CommitTimes, Target
     from replicad.position import TXID, Epoch
@@ -47,11 +47,16 @@ class Planner:
         fetch: reads the indexes that decide what a time means.
         target: what is asked for.
         epoch: the line of this epoch; None: the newest line.
-        line: that line, if it was listed a moment ago.
+        listed: that line, or what it is found in, if that was asked for before.
     """
 
     def __init__(
-        self, store: ObjectStore, fetch: Fetch, target: Target, epoch: Epoch | None, line: Line | None = None
+        self,
+        store: ObjectStore,
+        fetch: Fetch,
+        target: Target,
+        epoch: Epoch | None,
+        listed: Line | Awaitable[Listing] | None = None,
     ) -> None:
         self.unusable: set[str] = set()  # keys of segments and manifests
         self.unusable_chunks: dict[str, ReplicadError] = {}
@@ -59,7 +64,7 @@ class Planner:
         self._fetch = fetch
         self._target = target
         self._epoch = epoch
-        self._listed = line
+        self._listed = listed
         self._plans = 0
 
     async def first(self, *, foreseen_bytes: int = 0) -> RestorePlan:
@@ -76,7 +81,7 @@ class Planner:
             Damaged: the starts of the epochs contradict one another.
             ReplicadError: the store failed.
         """
-        line = self._listed or await self._line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
+        line = await self._newest_line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
         times: dict[str, CommitTimes] = {}
         while True:
             answer = plan_restore(line, self._target, times=times, without=self.unusable)
@@ -123,8 +128,14 @@ class Planner:
         ms = self._target.ms if isinstance(self._target, AtTime) else 0  # nothing but a time needs an index
         return await commit_times(self._fetch, segment, ms, database_id=database_id)
 
-    async def _line(self, listed: Callable[[Listing], None] | None = None) -> Line:
-        return line_of_history(await read_history(self._store, epoch=self._epoch, listed=listed), epoch=self._epoch)
+    async def _newest_line(self, listed: Callable[[Listing], None] | None) -> Line:
+        if isinstance(self._listed, Line):
+            return self._listed
+        history = await read_history(self._store, epoch=self._epoch, listed=listed, listing=self._listed)
+        return line_of_history(history, epoch=self._epoch)
+
+    async def _line(self) -> Line:
+        return line_of_history(await read_history(self._store, epoch=self._epoch), epoch=self._epoch)
 
     def _foresee(self, room_bytes: int, listing: Listing) -> None:
         """Ask for what is probably opened first: the store is a round trip away, and the starts come with the next."""

@@ -10,10 +10,12 @@ from replicad.plan.target import Latest, Target
 from replicad.position import Position
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from pathlib import Path
 
     from replicad.host.files import FileStamp
     from replicad.plan.line import Line
+    from replicad.plan.listing import Listing
     from replicad.position import TXID, Epoch
     from replicad.snapshot import Manifest
     from replicad.wal.pagetable import PageTable
@@ -58,7 +60,7 @@ class RestoreRequest:
     path: Path
     target: Target = field(default_factory=Latest)
     epoch: Epoch | None = None  # the line of this epoch to its own end; None: the newest line
-    line: Line | None = None  # that line, if it was listed a moment ago
+    listed: Line | Awaitable[Listing] | None = None  # that line, or what it is found in, if that was asked for before
     force: bool = False
     keep_replaced: bool = False
     integrity: Integrity = Integrity.NONE

@@ -98,7 +98,7 @@ async def estimate(store: ObjectStore, request: RestoreRequest) -> Estimate:
     threads = Threads("restore", request.limits.threads)
     try:
         fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
-        planner = Planner(store, fetch, request.target, request.epoch, request.line)
+        planner = Planner(store, fetch, request.target, request.epoch, request.listed)
         prepared = await prepare_around(fetch, planner, await planner.first())
         return prepared.estimate(request.target)
     finally:
@@ -131,7 +131,7 @@ class _Restore:
         self._threads = threads
         self._store = store
         self._fetch = Fetch(store, threads, concurrency=request.limits.concurrency)
-        self._planner = Planner(store, self._fetch, request.target, request.epoch, request.line)
+        self._planner = Planner(store, self._fetch, request.target, request.epoch, request.listed)
         self._verify = False  # whether chunks are compared with their names before the whole is proven
         self._to_close: list[OldFile | Image | Standing] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,13 +11,14 @@ from replicad.errors import Damaged, ObjectMissing
 from replicad.layout import chunk_key, claim_key, start_key
 from replicad.ownership.records import encode_record
 from replicad.position import Epoch
-from replicad.restore.history import read_history
+from replicad.restore.history import list_history, read_history
 from replicad.store.memory import MemoryStore
 from tests.support.line_of_keys import end, segment, snapshot, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from replicad.plan.listing import Listing
     from replicad.store.protocol import StoredObject
 
 
@@ -127,6 +129,19 @@ async def test_an_epoch_deleted_while_it_is_read() -> None:
 
     store.list = list_then_delete  # type: ignore[method-assign]
     assert sorted((await read_history(store)).starts) == [2]
+
+
+async def test_what_was_listed_before_is_not_listed_again() -> None:
+    """A listing that is on its way already is taken; anew only when something of it is gone."""
+    store = CountingStore()
+    await fill(store, epochs=3, chunks=0)
+    seen: list[Listing] = []
+    listing = asyncio.ensure_future(list_history(store))
+    history = await read_history(store, listed=seen.append, listing=listing)
+    assert (history.listing, seen, store.lists) == (listing.result(), [listing.result()], 2)
+    await store.delete([key for key in store._objects if "00000001" in key])
+    assert sorted((await read_history(store, listed=seen.append, listing=listing)).starts) == [2, 3]
+    assert (len(seen), store.lists) == (3, 4)
 
 
 async def test_a_start_that_never_can_be_read_is_an_error() -> None:
