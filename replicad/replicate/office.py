@@ -9,7 +9,6 @@ import asyncio
 import math
 import uuid
 from contextlib import AsyncExitStack, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -39,7 +38,6 @@ from replicad.replicate.protocol import Driver, showing_life, timing_of
 from replicad.replicate.standing import Standing
 from replicad.replicate.state_file import read_state
 from replicad.replicate.tenure import Tenure
-from replicad.restore.together import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -133,12 +131,8 @@ class Office:
         await run(lambda: path.parent.mkdir(parents=True, exist_ok=True))
         await run(self._lock.acquire)
         while True:
-            async with task_group() as group:
-                # Half of the program is not needed before the database is ours. It is loaded while the store is asked:
-                # before, it would keep the store from being asked, and behind its answer everything waits for it.
-                group.create_task(run(import_module, "replicad.replicate.assembly"))
-                owned = await self._until_reached(self._take_over, self._deadline())
-                claimed()
+            owned = await self._until_reached(self._take_over, self._deadline())
+            claimed()
             if await self._begin(owned, may_replace=may_replace, deadline=self._deadline()):
                 break
             await asyncio.sleep(self._timing.newcomer_poll_seconds)
@@ -157,7 +151,8 @@ class Office:
         """Bring the database in place for an epoch; return False when another instance has overtaken this one."""
         station = self.station
         tenure = Tenure(self._driver, owned, self._me, station.metrics, station.log)
-        from replicad.replicate.assembly import assemble  # noqa: PLC0415 - see `boot`
+        # Half of the program is not needed before here: loading it must not keep the store from being asked.
+        from replicad.replicate.assembly import assemble  # noqa: PLC0415
         from replicad.replicate.boot import LocalFile  # noqa: PLC0415
 
         async with AsyncExitStack() as stack:
