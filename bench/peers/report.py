@@ -82,10 +82,9 @@ _METHOD = """\
   own limit *uploads alone* would be (`bench/peers/putter.py`). For the lag it is what the median commit waits when
   there is one PUT a second, as all send at their defaults; *limit eager*, where a request for each costs nothing: a
   process that sleeps until the kernel says that the WAL was written to, packs the new frames and sends them by
-  replicad's S3 client
-  (`bench/peers/wake.py`). For a restore it is reading the same objects by the same requests, unpacking them, and
-  writing them to the disk past the page cache, without a plan, an order or a proof; *only fetching* is that without
-  unpacking and writing.
+  replicad's S3 client (`bench/peers/wake.py`). For a restore it is reading the same objects by the same requests,
+  unpacking them, and writing them to the disk past the page cache, without a plan, an order or a proof; *only fetching*
+  is that without unpacking and writing.
 - 10 GiB is run by hand, by its name (`huge`), and not by `make bench`.
 """
 

@@ -24,7 +24,7 @@ from replicad.restore.history import list_history, read_history
 from replicad.restore.request import Integrity, Limits, RestoreRequest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Mapping
 
     from replicad.cli.invocation import Invocation
     from replicad.config import DatabaseSettings
@@ -70,33 +70,35 @@ async def carry_out(invocation: Invocation, order: Order) -> Said:
         if not order.force:
             raise TargetExists(path=path)
     settings = invocation.settings
-    async with open_replica(settings, database, concurrency=settings.restore_concurrency) as store:
-        if order.if_replica_exists and not await _has_backup(store):
+    async with (
+        open_replica(settings, database, concurrency=settings.restore_concurrency) as store,
+        _listed_meanwhile(store) as listing,
+    ):
+        if order.if_replica_exists and not await _has_backup(store, listing):
             text = f"There is no backup of {database.name} in {store.url}; nothing to do."
             return {"restored": False, "reason": "no backup", "path": str(path)}, text
-        async with _listed_meanwhile(store) as listing:
-            from replicad.restore.restore import estimate, restore  # noqa: PLC0415
+        from replicad.restore.restore import estimate, restore  # noqa: PLC0415
 
-            gc.freeze()  # everything is loaded, and stays
-            gc.enable()
-            request = RestoreRequest(
-                path=path,
-                target=target,
-                epoch=None if order.epoch is None else Epoch(order.epoch),
-                listed=listing,
-                force=order.force,
-                integrity=Integrity(settings.integrity),
-                limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
-            )
-            if order.dry_run:
-                return _said_of_estimate(database, await estimate(store, request))
-            progress = progress_for(sys.stderr, database.name)
-            if order.to_stdout:
-                from replicad.restore.stream import restore_to_stream  # noqa: PLC0415
+        gc.freeze()  # everything is loaded, and stays
+        gc.enable()
+        request = RestoreRequest(
+            path=path,
+            target=target,
+            epoch=None if order.epoch is None else Epoch(order.epoch),
+            listed=listing,
+            force=order.force,
+            integrity=Integrity(settings.integrity),
+            limits=Limits(concurrency=settings.restore_concurrency, memory_bytes=settings.restore_memory_bytes),
+        )
+        if order.dry_run:
+            return _said_of_estimate(database, await estimate(store, request))
+        progress = progress_for(sys.stderr, database.name)
+        if order.to_stdout:
+            from replicad.restore.stream import restore_to_stream  # noqa: PLC0415
 
-                found = await restore_to_stream(store, request, sys.stdout.fileno(), progress)
-                return _said_of_restored(database, found, "standard output")
-            return _said_of_restored(database, await restore(store, request, progress, SystemClock()), path)
+            found = await restore_to_stream(store, request, sys.stdout.fileno(), progress)
+            return _said_of_restored(database, found, "standard output")
+        return _said_of_restored(database, await restore(store, request, progress, SystemClock()), path)
 
 
 @asynccontextmanager
@@ -113,10 +115,10 @@ async def _listed_meanwhile(store: ObjectStore) -> AsyncIterator[asyncio.Task[Li
             listing.exception()  # told by whoever needed it; if nobody did, it is not worth a word
 
 
-async def _has_backup(store: ObjectStore) -> bool:
+async def _has_backup(store: ObjectStore, listing: Awaitable[Listing]) -> bool:
     """Return whether anything was ever stored; a history that is there and damaged is an error, not a no."""
     try:
-        line_of_history(await read_history(store))
+        line_of_history(await read_history(store, listing=listing))
     except NoBackup:
         return False
     return True

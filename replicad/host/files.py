@@ -12,7 +12,7 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from replicad.errors import FileUnusable, NoSpace
 
@@ -34,20 +34,23 @@ class FileIdentity:
     device: int
     inode: int
 
+    @classmethod
+    def told_by(cls, found: os.stat_result) -> Self:
+        """Return which file a look at it was of."""
+        return cls(device=found.st_dev, inode=found.st_ino)
+
 
 def identity_at(path: Path) -> FileIdentity | None:
     """Return which file has this name now (links followed), or None when there is none."""
     try:
-        found = path.stat()
+        return FileIdentity.told_by(path.stat())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return FileIdentity(device=found.st_dev, inode=found.st_ino)
 
 
 def identity_of(descriptor: int) -> FileIdentity:
     """Return which file a descriptor has open, also when it has no name any more."""
-    found = os.fstat(descriptor)
-    return FileIdentity(device=found.st_dev, inode=found.st_ino)
+    return FileIdentity.told_by(os.fstat(descriptor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def stamp_at(path: Path) -> FileStamp | None:
 def _stamp(found: os.stat_result) -> FileStamp | None:
     if found.st_mtime_ns % _SECOND_NS == 0 or found.st_mtime_ns + _TICK_NS > time.time_ns():
         return None
-    identity = FileIdentity(device=found.st_dev, inode=found.st_ino)
+    identity = FileIdentity.told_by(found)
     return FileStamp(identity=identity, size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
 
 

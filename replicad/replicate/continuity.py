@@ -95,12 +95,11 @@ def open_at(source: Source, stored: Sequence[Known], evidence: Evidence | None =
 
 def _known(source: Source, stamp: FileStamp | None, evidence: Evidence | None) -> PageTable | None:
     """Return the table that the evidence has, which is the caller's then, if nobody wrote into the file since."""
-    if evidence is None or stamp != evidence.stamp:
+    if evidence is None:
         return None
-    table = evidence.table
-    if (table.page_size, table.pages) != (source.page_size, source.page_count()):
-        return None
-    return None if table.differing(1, [source.read_file(0, source.page_size)]) else table
+    size = source.page_size
+    table = evidence.table_for(stamp, page_size=size, pages=source.page_count())
+    return None if table is None or table.differing(1, [source.read_file(0, size)]) else table
 
 
 def _comes_through(

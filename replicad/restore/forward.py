@@ -24,7 +24,7 @@ from replicad.restore.chain import Chain, Way
 from replicad.restore.faults import suspected
 from replicad.restore.lending import Lending
 from replicad.restore.pieces import opened_newest_first
-from replicad.restore.prove import Proof, evidence_of
+from replicad.restore.prove import Proof
 from replicad.restore.referring import Referring
 from replicad.restore.segments import State, open_segment
 from replicad.restore.settled import Settled
@@ -110,7 +110,7 @@ class Forward:
         if proven.result() != prepared.position.checksum:
             return None
         kept_bytes = (standing.pages - len(pgnos)) * standing.page_size
-        return Changed(kept_bytes=kept_bytes, evidence=await threads.run(evidence_of, image, proof))
+        return Changed(kept_bytes=kept_bytes, evidence=await threads.run(proof.evidence))
 
     async def _apply(self, workshop: Workshop, prepared: Preparation, way: Way) -> None:
         """Write what the segments hold; what they refer to in the file is read before any of it is overwritten."""

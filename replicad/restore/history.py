@@ -58,17 +58,18 @@ async def read_history(
         Damaged: a start or an end is not what it should be.
         NewerFormat: one was written by a later replicad.
     """
-    for attempt in range(1, _ATTEMPTS + 1):
+    attempts = _ATTEMPTS
+    while True:
+        attempts -= 1
         found = await (listing or list_history(store))
         if listed is not None:
             listed(found)
         try:
             return await history_of(store, found, epoch=epoch, concurrency=concurrency)
         except ObjectMissing:  # an epoch that nothing needs any more was deleted between LIST and GET
-            if attempt == _ATTEMPTS:
+            if not attempts:
                 raise
             listing = None
-    raise AssertionError
 
 
 async def list_history(store: ObjectStore) -> Listing:

@@ -81,7 +81,7 @@ class Planner:
             Damaged: the starts of the epochs contradict one another.
             ReplicadError: the store failed.
         """
-        line = await self._newest_line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
+        line = await self._line(partial(self._foresee, foreseen_bytes) if foreseen_bytes else None)
         times: dict[str, CommitTimes] = {}
         while True:
             answer = plan_restore(line, self._target, times=times, without=self.unusable)
@@ -128,14 +128,12 @@ class Planner:
         ms = self._target.ms if isinstance(self._target, AtTime) else 0  # nothing but a time needs an index
         return await commit_times(self._fetch, segment, ms, database_id=database_id)
 
-    async def _newest_line(self, listed: Callable[[Listing], None] | None) -> Line:
-        if isinstance(self._listed, Line):
-            return self._listed
-        history = await read_history(self._store, epoch=self._epoch, listed=listed, listing=self._listed)
+    async def _line(self, tell: Callable[[Listing], None] | None = None) -> Line:
+        listed, self._listed = self._listed, None  # whoever asks again wants to know what there is now
+        if isinstance(listed, Line):
+            return listed
+        history = await read_history(self._store, epoch=self._epoch, listed=tell, listing=listed)
         return line_of_history(history, epoch=self._epoch)
-
-    async def _line(self) -> Line:
-        return line_of_history(await read_history(self._store, epoch=self._epoch), epoch=self._epoch)
 
     def _foresee(self, room_bytes: int, listing: Listing) -> None:
         """Ask for what is probably opened first: the store is a round trip away, and the starts come with the next."""

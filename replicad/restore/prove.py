@@ -159,6 +159,16 @@ class Proof:
             return None
         return PageTable.of(self._image.page_size, self._hashes, self._checksum)
 
+    def evidence(self) -> Evidence | None:
+        """Return what is known of the finished and synced file; None when no hashes were noted, or nothing is sure.
+
+        Raises:
+            FileUnusable: the disk does not say.
+        """
+        if (table := self.table) is None or (stamp := self._image.stamp()) is None:
+            return None
+        return Evidence(stamp=stamp, table=table)
+
     def _take_piece(self, begin: int, end: int) -> None:
         """Read back the pages from index `begin` to `end`, no more than one buffer has, that are written by now."""
         marks = bytes(self._pages[begin:end])  # other threads write pages, and say so, at any time
@@ -205,18 +215,6 @@ class Proof:
         if found is None:
             found = self._buffers.view = memoryview(bytearray(_PIECE_BYTES))
         return found
-
-
-def evidence_of(image: Image, proof: Proof) -> Evidence | None:
-    """Return what is known of a proven and synced file; None when no hashes were noted, or nothing is sure.
-
-    Raises:
-        FileUnusable: the disk does not say.
-    """
-    if proof.table is None:
-        return None
-    stamp = image.stamp()
-    return None if stamp is None else Evidence(stamp=stamp, table=proof.table)
 
 
 def ask_sqlite(path: Path, integrity: Integrity, stop: threading.Event) -> None:

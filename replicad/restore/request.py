@@ -36,7 +36,7 @@ class Limits:
     """What a restore may take of this machine and of the store."""
 
     concurrency: int = 16  # requests under way at once
-    memory_bytes: int = 128 * MIB  # for objects in flight; what grows with the database is 2 bytes a page
+    memory_bytes: int = 128 * MIB  # for objects in flight; 2 bytes a page come on top, 10 with `evidence`
     threads: int = 3  # that unpack, hash and write
 
 
@@ -46,6 +46,11 @@ class Evidence:
 
     stamp: FileStamp
     table: PageTable
+
+    def table_for(self, stamp: FileStamp | None, *, page_size: int, pages: int) -> PageTable | None:
+        """Return the table, if it is that of a file with this stamp, of so many pages of this size."""
+        table = self.table
+        return table if (stamp, page_size, pages) == (self.stamp, table.page_size, table.pages) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ nothing else is left.
 
 from __future__ import annotations
 
-from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,13 +29,14 @@ from replicad.restore.old_file import OldFile
 from replicad.restore.place import Place, resolve_target
 from replicad.restore.planning import Planner, prepare_around
 from replicad.restore.progress import Silent
-from replicad.restore.prove import Proof, ask_sqlite, evidence_of
+from replicad.restore.prove import Proof, ask_sqlite
 from replicad.restore.referring import Referring
 from replicad.restore.request import Integrity, Restored
 from replicad.restore.standing import Standing
 from replicad.restore.together import task_group
 from replicad.restore.workshop import AHEAD_SHARE, Workshop
 from replicad.store.database import chunk_names
+from replicad.wal.pagetable import no_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,7 +247,7 @@ class _Restore:
     async def _build(self, image: Image, prepared: Preparation, old: OldFile) -> _Built:
         """Put the database together by one plan, prove it and sync it."""
         await self._threads.run(image.create)
-        proof = Proof(image, hashes=array("Q", bytes(8 * image.pages)) if self._request.evidence else None)
+        proof = Proof(image, hashes=no_hashes(image.pages) if self._request.evidence else None)
         reused_bytes = await self._assemble(image, proof, prepared, old)
         await self._threads.run(image.take_over, old.path)
         async with task_group() as group:  # hashing keeps a core busy while the disk is
@@ -256,7 +256,7 @@ class _Restore:
             group.create_task(interruptible(self._threads, image.check_ends))
         _compare(image, prepared, checksum.result())
         await self._ask_sqlite(image.path)
-        evidence = await self._threads.run(evidence_of, image, proof)
+        evidence = await self._threads.run(proof.evidence)
         return _Built(image=image, prepared=prepared, reused_bytes=reused_bytes, evidence=evidence)
 
     async def _ask_sqlite(self, path: Path) -> None:

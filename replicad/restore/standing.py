@@ -31,6 +31,7 @@ from replicad.position import is_page_size, lock_page, page_size_of
 from replicad.restore.image import Image, disk_error
 from replicad.restore.journal import journal_header, journal_path, journal_record
 from replicad.restore.segments import State
+from replicad.wal.pagetable import no_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -58,7 +59,8 @@ class Standing:
         self.path = path
         self.is_known = False  # whether the evidence holds: nothing is to be added
         self._evidence = evidence
-        self._hashes: array[int] | None = array("Q") if keep_hashes else None  # by page number, from 1 on
+        self._keep_hashes = keep_hashes
+        self._hashes: array[int] | None = None  # by page number, from 1 on
         self.page_size = 0
         self.pages = 0
         self._file: apsw.VFSFile | None = None
@@ -117,10 +119,11 @@ class Standing:
         return State(self._checksum, self.pages)
 
     def hashes_for(self, pages: int) -> array[int] | None:
-        """Return the hashes that were noted, with room for so many pages, not fewer than the file has."""
-        if self._hashes is None:
-            return None
-        return self._hashes + array("Q", bytes(8 * (pages - self.pages)))
+        """Give the hashes that were noted away, with room for so many pages, not fewer than the file has."""
+        hashes, self._hashes = self._hashes, None
+        if hashes is not None:
+            hashes += no_hashes(pages - self.pages)
+        return hashes
 
     def begin(self, pgnos: Sequence[int], temporary: Path) -> int:
         """Make it possible to put these pages back; return the checksum of all pages but these.
@@ -223,19 +226,18 @@ class Standing:
         if not is_page_size(self.page_size) or found.st_size % self.page_size:
             return False
         self.pages = found.st_size // self.page_size
-        if self._hashes is not None:
-            self._hashes = array("Q", bytes(8 * self.pages))
         return True
 
     def _take_evidence(self) -> None:
         """Take what is known of the file, when it was not written to since: from here on it is locked."""
         found, self._evidence = self._evidence, None
-        if found is None or found.stamp != stamp_of(self._descriptor):
-            return
-        if (found.table.page_size, found.table.pages) == (self.page_size, self.pages):
-            self.is_known, self._checksum = True, found.table.checksum
-            if self._hashes is not None:
-                self._hashes = found.table.hashes()
+        table = None
+        if found is not None:
+            table = found.table_for(stamp_of(self._descriptor), page_size=self.page_size, pages=self.pages)
+        if table is not None:
+            self.is_known, self._checksum = True, table.checksum
+        if self._keep_hashes:
+            self._hashes = no_hashes(self.pages) if table is None else table.hashes()
 
     def _share(self, descriptor: int) -> None:
         """Let whoever may use the database use its journal: it may be for them to roll it back."""

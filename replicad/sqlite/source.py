@@ -130,8 +130,7 @@ class Source:
             found = self.path.stat()
         except FileNotFoundError:
             return True
-        identity = FileIdentity(device=found.st_dev, inode=found.st_ino)
-        return identity != self._identity or found.st_size == 0 or self.wal.was_replaced()
+        return FileIdentity.told_by(found) != self._identity or found.st_size == 0 or self.wal.was_replaced()
 
     def stamp(self) -> FileStamp | None:
         """Return what the database file is known by as long as nobody writes into it; None: nothing sure."""
@@ -397,5 +396,4 @@ def _may_be_on_zero(before: Index, after: Index) -> bool:
 
 def _identity(path: Path) -> FileIdentity:
     with translated(path):
-        found = path.stat()
-    return FileIdentity(device=found.st_dev, inode=found.st_ino)
+        return FileIdentity.told_by(path.stat())

@@ -31,6 +31,11 @@ def page_hash(image: Buffer, pgno: int) -> int:
     return xxhash.xxh3_64_intdigest(image, pgno)
 
 
+def no_hashes(pages: int) -> array[int]:
+    """Return where the hashes of so many pages can be noted, none of them so far."""
+    return array("Q", bytes(8 * pages))
+
+
 class PageTable:
     """Eight bytes a page, and the checksum they add up to."""
 
@@ -151,7 +156,7 @@ class PageTable:
     def _reach(self, pages: int) -> None:
         missing = pages - len(self._hashes)
         if missing > 0:
-            self._hashes.frombytes(bytes(8 * missing))
+            self._hashes += no_hashes(missing)
 
     def _fill_skipped(self, before: int, pages: int) -> None:
         fresh = self._hashes[before:pages]

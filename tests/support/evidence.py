@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
     from replicad.restore.request import Evidence
 
 
+def hashes_of(path: Path, size: int) -> array[int]:
+    """Return the hash of each page that stands in a file; 0 for the lock page."""
+    body, lock = path.read_bytes(), lock_page(size)
+    pages = ((at // size + 1, body[at : at + size]) for at in range(0, len(body), size))
+    return array("Q", (page_hash(image, pgno) if pgno != lock else 0 for pgno, image in pages))
+
+
 def holds(evidence: Evidence | None, path: Path) -> bool:
     """Return whether the evidence is of this very file, page by page."""
     assert evidence is not None
-    table, body = evidence.table, path.read_bytes()
-    size, lock = table.page_size, lock_page(table.page_size)
-    assert table.pages == len(body) // size
-    for pgno in range(1, table.pages + 1):
-        expected = page_hash(body[(pgno - 1) * size : pgno * size], pgno) if pgno != lock else 0
-        assert table.hash_of(pgno) == expected, pgno
-    found, stamp = path.stat(), evidence.stamp
-    identity = FileIdentity(device=found.st_dev, inode=found.st_ino)
-    return (identity, found.st_size, found.st_mtime_ns) == (stamp.identity, stamp.size_bytes, stamp.modified_ns)
+    table, stamp, found = evidence.table, evidence.stamp, path.stat()
+    assert table.hashes() == hashes_of(path, table.page_size)
+    assert table.pages == found.st_size // table.page_size
+    seen = (FileIdentity.told_by(found), found.st_size, found.st_mtime_ns)
+    return seen == (stamp.identity, stamp.size_bytes, stamp.modified_ns)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from replicad.replicate.continuity import Continuity, Known, Opening, hashed, op
 from replicad.sqlite.image import Image
 from replicad.sqlite.source import Source
 from replicad.wal import PageTable
-from replicad.wal.pagetable import page_hash
+from tests.support.evidence import hashes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -287,12 +286,6 @@ def test_a_changed_page_is_never_overlooked(database: Recorded) -> None:
         assert open_at(source, [known]).continuity is Continuity.LOST
     finally:
         source.close()
-
-
-def hashes_of(path: Path, size: int) -> array[int]:
-    """Return the hash of each page that stands in a file."""
-    body = path.read_bytes()
-    return array("Q", (page_hash(body[at : at + size], at // size + 1) for at in range(0, len(body), size)))
 
 
 def reopened(database: Recorded, known: Known, evidence: Evidence | None) -> tuple[Opening, int]:

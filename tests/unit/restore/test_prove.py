@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from array import array
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import reduce
@@ -22,17 +21,12 @@ from replicad.position import lock_page
 from replicad.restore.image import Image
 from replicad.restore.prove import Proof, ask_sqlite
 from replicad.restore.request import Integrity
-from replicad.wal.pagetable import page_hash
+from replicad.wal.pagetable import no_hashes, page_hash
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NEVER = threading.Event()
-
-
-def none_yet(pages: int) -> array[int]:
-    """Return what the hashes of so many pages are noted in."""
-    return array("Q", bytes(8 * pages))
 
 
 def new_image(path: Path, *, size_bytes: int, page_size: int) -> Image:
@@ -51,7 +45,7 @@ def test_every_page_counts_at_its_place(tmp_path: Path, page_size: int) -> None:
     image.write_runs(0, body, [(0, pages)])
     hashes = [page_hash(body[n * page_size : (n + 1) * page_size], n + 1) for n in range(pages)]
     expected = reduce(xor, hashes)
-    noting = Proof(image, hashes=none_yet(pages))
+    noting = Proof(image, hashes=no_hashes(pages))
     assert Proof(image).finish(NEVER) == noting.finish(NEVER) == expected
     assert noting.table is not None
     assert (noting.table.page_size, noting.table.pages, noting.table.checksum) == (page_size, pages, expected)
@@ -73,7 +67,7 @@ def test_pages_count_once_in_whatever_order(tmp_path: Path, page_size: int, *, n
     body = os.urandom(pages * page_size)
     image = new_image(tmp_path / "a", size_bytes=len(body), page_size=page_size)
     image.write_runs(0, body, [(0, pages)])
-    proof = Proof(image, hashes=none_yet(pages) if noting else None)
+    proof = Proof(image, hashes=no_hashes(pages) if noting else None)
     third = pages // 3
     early = [
         (2 * third, pages - 2 * third, [(2 * third, third - 1), (pages - 1, 1)]),
@@ -140,7 +134,7 @@ def test_the_lock_page_does_not_count(tmp_path: Path) -> None:
 def test_a_database_of_no_pages_has_the_checksum_zero(tmp_path: Path) -> None:
     """An empty database is proven too."""
     image = new_image(tmp_path / "a", size_bytes=0, page_size=4096)
-    proof = Proof(image, hashes=none_yet(0))
+    proof = Proof(image, hashes=no_hashes(0))
     assert proof.finish(NEVER) == 0
     assert proof.table is not None
     assert proof.table.pages == 0

@@ -9,10 +9,12 @@ import pytest
 
 from replicad.errors import HistoryGap
 from replicad.layout import parse_segment
+from replicad.plan.line import line_of_history
 from replicad.plan.listing import SegmentObject
 from replicad.plan.rollup import Waiting, add, next_groups
 from replicad.plan.target import AtTime, AtTXID
 from replicad.position import TXID
+from replicad.restore.history import list_history, read_history
 from replicad.restore.request import Limits, RestoreRequest
 from replicad.restore.restore import estimate, restore
 from replicad.restore.segments import WHOLE_BYTES
@@ -348,6 +350,25 @@ async def test_retention_deletes_objects_of_a_restore_in_flight(
     rolling._objects = store._objects
     found = await restore(rolling, RestoreRequest(path=tmp_path / "out"))
     assert begun.is_set()
+    assert (tmp_path / "out").read_bytes() == busy.transactions[LAST].database
+    assert len(found.unusable) == 1
+    assert found.segments == 2
+
+
+@pytest.mark.parametrize("listed", ["line", "listing"])
+async def test_retention_deletes_what_was_listed_before_the_restore(
+    busy: Recorder, store: MemoryStore, tmp_path: Path, listed: str
+) -> None:
+    """TRAP: the same between the listing that a restore was given and its beginning: what there is now counts.
+
+    Seen to fail (HistoryGap) with the new plan made on what was given.
+    """
+    keys = await segments(busy, store)
+    listing = asyncio.ensure_future(list_history(store))
+    line = line_of_history(await read_history(store, listing=listing))
+    await roll_up(store, keys[:-1])
+    given = line if listed == "line" else listing
+    found = await restore(store, RestoreRequest(path=tmp_path / "out", listed=given))
     assert (tmp_path / "out").read_bytes() == busy.transactions[LAST].database
     assert len(found.unusable) == 1
     assert found.segments == 2
